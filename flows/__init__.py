@@ -1,0 +1,1 @@
+"""Prefect flows: they run commands and hold no logic that a stage could hold."""

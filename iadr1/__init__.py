@@ -1,0 +1,1 @@
+"""Turns a general vision-language model into an industrial inspector that explains itself."""

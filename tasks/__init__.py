@@ -1,0 +1,1 @@
+"""The stages of the pipeline, each run as `python -m tasks.<stage>`."""
