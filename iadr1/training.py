@@ -79,8 +79,11 @@ def keeps_whole_checkpoints() -> Any:
 def run(trainer: Any, job: Job) -> None:
     """Train from the newest complete checkpoint, or from the start."""
     from safetensors import SafetensorError
+    from transformers import ProgressCallback
 
     job.checkpoints.mkdir(parents=True, exist_ok=True)
+    if any(isinstance(callback, ProgressCallback) for callback in job.callbacks):
+        trainer.remove_callback(ProgressCallback)
     for callback in (keeps_whole_checkpoints(), *job.callbacks):
         trainer.add_callback(callback)
     try:
