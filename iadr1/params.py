@@ -90,6 +90,7 @@ class PaSft(Trainer):
 
     backbone: str
     max_pixels: int
+    freeze: list[str] = []
 
 
 class ScGrpo(Trainer):
@@ -97,6 +98,7 @@ class ScGrpo(Trainer):
 
     preset: str
     rewards: dict[str, float]
+    freeze: list[str] = []
 
 
 class Evaluate(Section):
@@ -105,6 +107,7 @@ class Evaluate(Section):
     datasets: dict[str, Source]
     shots: list[int]
     models: list[str]
+    engine: Literal["transformers", "vllm"]
     batch_size: int
     max_new_tokens: int
 
