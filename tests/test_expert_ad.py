@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from iadr1.errors import DatasetError
-from iadr1.expert_ad import Region, chain, contrast, corpus, region_of, visibility
+from iadr1.expert_ad import chain, corpus
+from iadr1.masks import Region, contrast, region_of, visibility
 from iadr1.samples import Sample
 
 CATEGORIES = ["bolt", "metal_plate", "disc"]
@@ -22,7 +23,9 @@ def chains(n: int = 3000) -> list[str]:
 
 def sample(index: int = 0, *, anomalous: bool = True, **changes: str | None) -> Sample:
     known = {"location": "top left", "type": "scratch"} if anomalous else {}
-    return Sample(id=f"made/bolt/train/x/{index}", dataset="made", category="bolt", images=("a.png",), anomalous=anomalous, **{**known, **changes})
+    return Sample(
+        id=f"made/bolt/train/x/{index}", dataset="made", category="bolt", images=("a.png",), anomalous=anomalous, **{**known, **changes}
+    )
 
 
 def square(*, at: tuple[int, int] = (10, 10), size: tuple[int, int] = (10, 10), grey: int = 50) -> tuple[np.ndarray, np.ndarray]:
