@@ -22,18 +22,18 @@ OPENINGS = (
     "with a close look,",
 )
 SEEN = (
-    "a {size} {tone} {shape} mark stands out at the {location}.",
-    "a {size} {shape} region is {tone} at the {location}.",
-    "a {size} {tone} {shape} spot lies at the {location}.",
-    "a {size} {shape} area looks {tone} at the {location}.",
-    "a {size} {tone} {shape} trace appears at the {location}.",
-    "a {size} {tone} {shape} patch shows at the {location}.",
+    "a {size} {tone} {shape} mark stands out {place}.",
+    "a {size} {shape} region is {tone} {place}.",
+    "a {size} {tone} {shape} spot lies {place}.",
+    "a {size} {shape} area looks {tone} {place}.",
+    "a {size} {tone} {shape} trace appears {place}.",
+    "a {size} {tone} {shape} patch shows {place}.",
 )
 SEEN_SEVERAL = (
-    "a group of {size} {tone} marks stands out at the {location}.",
-    "a set of {size} {tone} regions lies at the {location}.",
-    "a few {size} {tone} spots appear at the {location}.",
-    "a number of {size} {tone} areas lie at the {location}.",
+    "a group of {size} {tone} marks stands out {place}.",
+    "a set of {size} {tone} regions lies {place}.",
+    "a few {size} {tone} spots appear {place}.",
+    "a number of {size} {tone} areas lie {place}.",
 )
 UNSEEN = (
     "no mark or region stands out from the rest.",
@@ -153,7 +153,11 @@ def _normal_chain(chooser: random.Random, category: str) -> str:
 
 def _defect_chain(chooser: random.Random, category: str, region: Region, *, location: str, type_: str) -> str:
     text = _sentences(chooser, SEEN_SEVERAL if region.several else SEEN, anomalous=True)
-    return text.format(category=category, size=region.size, tone=region.tone, shape=region.shape, location=location, type=type_)
+    return text.format(category=category, size=region.size, tone=region.tone, shape=region.shape, place=_place(location), type=type_)
+
+
+def _place(location: str) -> str:
+    return location if location.startswith("everywhere") else f"at the {location}"
 
 
 def _sentences(chooser: random.Random, seen: Sequence[str], *, anomalous: bool) -> str:
