@@ -136,24 +136,12 @@ def _grown(mask: "np.ndarray", radius: int) -> "np.ndarray":
 def _pieces(mask: "np.ndarray") -> "list[np.ndarray]":
     """The connected pieces of a mask, largest first, without crumbs of less than a tenth of the largest; found on a grid of at most 64 cells a side."""
     import numpy as np
+    from scipy.ndimage import label
 
     step = -(-max(mask.shape) // GRID)
     padded = np.pad(mask, [(0, -length % step) for length in mask.shape])
     coarse = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).any(axis=(1, 3))
-    labels = np.repeat(np.repeat(_labels(coarse), step, axis=0), step, axis=1)[: mask.shape[0], : mask.shape[1]]
+    labels = np.repeat(np.repeat(label(coarse, structure=np.ones((3, 3)))[0], step, axis=0), step, axis=1)[: mask.shape[0], : mask.shape[1]]
     pixels = np.bincount(labels[mask])
-    by_size = [int(label) for label in np.argsort(-pixels, kind="stable") if pixels[label] >= 0.1 * pixels.max()]
-    return [(labels == label) & mask for label in by_size]
-
-
-def _labels(cells: "np.ndarray") -> "np.ndarray":
-    """One positive number for each 8-connected piece of a small boolean grid, 0 elsewhere: the largest number spreads until nothing changes."""
-    import numpy as np
-
-    labels = np.where(cells, np.arange(1, cells.size + 1).reshape(cells.shape), 0)
-    while True:
-        around = np.lib.stride_tricks.sliding_window_view(np.pad(labels, 1), (3, 3)).max(axis=(2, 3))
-        spread = np.where(cells, around, 0)
-        if (spread == labels).all():
-            return labels
-        labels = spread
+    by_size = [int(number) for number in np.argsort(-pixels, kind="stable") if pixels[number] >= 0.1 * pixels.max()]
+    return [(labels == number) & mask for number in by_size]

@@ -64,6 +64,7 @@ class Prepare(Section):
     pa_sft_rows: int
     sc_grpo_rows: int
     validation_rows: int
+    anomalous_share: float
     grid: int
 
 

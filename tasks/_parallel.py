@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
@@ -14,13 +14,15 @@ Result = TypeVar("Result")
 FEW = 200  # below this, starting processes takes longer than the work
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item], *, doing: str) -> list[Result]:
+def each(work: Callable[[Item], Result], items: Sequence[Item], *, doing: str) -> Iterator[Result]:
     """The result of `work` on every item, in order: by one process a core when there are many items."""
     if len(items) < FEW or cores() == 1:
-        return list(progress(map(work, items), total=len(items), doing=doing))
-    # Spawned, not forked: the parent may hold threads (a tracking client's, a log's) that a fork would leave locked.
+        yield from _progress(map(work, items), total=len(items), doing=doing)
+        return
+    # Spawned, not forked: the parent may hold threads (of a tracking client, of a log) whose locks a fork would leave closed.
     with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
-        return list(progress(pool.map(work, items, chunksize=max(1, min(64, len(items) // (4 * cores())))), total=len(items), doing=doing))
+        chunk = max(1, min(64, len(items) // (4 * cores())))
+        yield from _progress(pool.map(work, items, chunksize=chunk), total=len(items), doing=doing)
 
 
 def cores() -> int:
@@ -28,6 +30,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def progress(items: Iterable[Item], *, total: int, doing: str, unit: str = "image") -> Iterable[Item]:
-    """The items, with a bar that shows rate and remaining time; in a log that is not a terminal it moves rarely."""
-    return tqdm(items, total=total, desc=doing, unit=f" {unit}s", mininterval=0.5 if sys.stderr.isatty() else 5.0, file=sys.stderr)
+def _progress(results: Iterable[Result], *, total: int, doing: str) -> Iterable[Result]:
+    # Rarely where nobody watches it move: every step is a line of the log there.
+    return tqdm(results, total=total, desc=doing, unit=" images", mininterval=0.5 if sys.stderr.isatty() else 5.0)
