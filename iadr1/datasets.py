@@ -43,6 +43,11 @@ def split_of(sample: Sample) -> str:
     return sample.id.split("/")[2]
 
 
+def class_of(sample: Sample) -> str:
+    """The name of its kind in its data set's own words, as a folder or an annotation has it: good, broken_large, …"""
+    return sample.id.split("/")[3]
+
+
 def with_references(sample: Sample, normal: Sequence[Sample], *, most: int = 4) -> Sample:
     """The sample with up to `most` normal images of its category for few-shot prompts: drawn by its id, never an image of the same physical sample."""
     others = [

@@ -42,10 +42,11 @@ class Experiment(Section):
 
 
 class Source(Section):
-    """A data set: how its folder is laid out, and where it is below the raw data."""
+    """A data set: how its folder is laid out, where it is below the raw data, and the types of defect folders whose names state none."""
 
     layout: str
     folder: str
+    types: dict[str, str] = {}
 
 
 class Fetch(Section):

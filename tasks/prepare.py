@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from iadr1.datasets import TRAINING_SPLITS, refuse, samples_of, split_of, with_references
+from iadr1.datasets import TRAINING_SPLITS, class_of, refuse, samples_of, split_of, with_references
 from iadr1.errors import DatasetError
 from iadr1.expert_ad import chain
 from iadr1.masks import Region, measured
@@ -93,7 +93,9 @@ def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sampl
 
 
 def _read(name: str, source: Source, work: Workspace) -> list[Sample]:
-    return samples_of(source.layout, work.raw / source.folder, name)
+    """The samples of a data set, with the types that the parameters state for defect folders whose names state none."""
+    samples = samples_of(source.layout, work.raw / source.folder, name)
+    return [replace(sample, type=source.types.get(class_of(sample))) if sample.anomalous and sample.type is None else sample for sample in samples]
 
 
 def _refuse_without_normal(what: str, samples: Sequence[Sample]) -> None:
