@@ -56,33 +56,36 @@ def measured(sample: Sample, *, grid: int) -> "tuple[Sample, Region] | None":
         )
     if not mask.any():
         return None
-    seen = visibility(image, mask) if sample.visibility is None else sample.visibility
-    return replace(sample, location=mask_words(mask, grid), visibility=seen), region_of(image, mask)
+    difference = contrast(image, mask)
+    seen = visibility(mask, difference) if sample.visibility is None else sample.visibility
+    return replace(sample, location=mask_words(mask, grid), visibility=seen), region_of(mask, difference)
 
 
-def region_of(image: "np.ndarray", mask: "np.ndarray") -> Region:
-    """The words for a non-empty boolean mask [H, W] over an image [H, W, 3] of 0-255."""
+def region_of(mask: "np.ndarray", difference: float) -> Region:
+    """The words for a non-empty boolean mask [H, W] whose inside differs by so many grey levels from its surroundings."""
     pieces = _pieces(mask)
     largest = pieces[0]
     area_share, elongation = float(largest.sum()) / mask.size, _elongation(largest)
     return Region(
         size=next(word for limit, word in SIZES if area_share <= limit),
-        tone=_tone(contrast(image, mask)),
+        tone=_tone(difference),
         shape=next(word for limit, word in SHAPES if elongation <= limit),
         several=len(pieces) > 1,
     )
 
 
-def visibility(image: "np.ndarray", mask: "np.ndarray") -> float:
+def visibility(mask: "np.ndarray", difference: float) -> float:
     """How well a defect can be seen: contrast to its surroundings (0-1) times the square root of its area share."""
-    return abs(contrast(image, mask)) / 255 * float(mask.mean()) ** 0.5
+    return abs(difference) / 255 * float(mask.mean()) ** 0.5
 
 
 def contrast(image: "np.ndarray", mask: "np.ndarray") -> float:
     """Mean grey level inside the mask less that of a ring around it, as wide as a tenth of the shorter image side; 0 where no ring is left."""
-    grey = image.mean(axis=2) if image.ndim == 3 else image
+    import numpy as np
+
+    bands = image.sum(axis=2, dtype=np.uint16)
     ring = _grown(mask, max(2, min(mask.shape) // 10)) & ~mask
-    return float(grey[mask].mean() - grey[ring].mean()) if ring.any() else 0.0
+    return float(bands[mask].mean() - bands[ring].mean()) / 3 if ring.any() else 0.0
 
 
 def _decoded(path: str | Path, mode: str | None = None) -> "Image.Image":

@@ -42,11 +42,15 @@ class Experiment(Section):
 
 
 class Source(Section):
-    """A data set: how its folder is laid out, where it is below the raw data, and the types of defect folders whose names state none."""
+    """A data set: how its folder is laid out, and where it is below the raw data.
+
+    `types` gives a type to defect folders whose names state none; `exclude` names samples (by id) with known errors, which are left out.
+    """
 
     layout: str
     folder: str
     types: dict[str, str] = {}
+    exclude: list[str] = []
 
 
 class Fetch(Section):

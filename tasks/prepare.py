@@ -93,9 +93,17 @@ def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sampl
 
 
 def _read(name: str, source: Source, work: Workspace) -> list[Sample]:
-    """The samples of a data set, with the types that the parameters state for defect folders whose names state none."""
+    """The samples of a data set but for those that the parameters exclude, with the types that the parameters state."""
     samples = samples_of(source.layout, work.raw / source.folder, name)
-    return [replace(sample, type=source.types.get(class_of(sample))) if sample.anomalous and sample.type is None else sample for sample in samples]
+    unknown = sorted(set(source.exclude) - {sample.id for sample in samples})
+    refuse(f"{name}: ids to exclude that no image has", unknown, do="Correct `exclude` in the parameters.")
+    if source.exclude:
+        print(f"prepare: {name}: {len(source.exclude)} images with known errors are excluded.")
+    return [
+        replace(sample, type=source.types.get(class_of(sample))) if sample.anomalous and sample.type is None else sample
+        for sample in samples
+        if sample.id not in source.exclude
+    ]
 
 
 def _refuse_without_normal(what: str, samples: Sequence[Sample]) -> None:

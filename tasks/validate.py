@@ -78,7 +78,7 @@ def refuse_errors(report: Mapping[str, Any], work: Workspace) -> None:
         raise DatasetError(
             f"the data is not fit to train on ({len(errors)} of the checks failed).\n"
             + "\n".join(errors)
-            + f"\nCorrect the data and run again; all of it is in {work.reports / 'data_docs' / 'index.html'}."
+            + f"\nCorrect the data, or name the rows in `exclude` of their data set, and run again; all of it is in {work.reports / 'data_docs' / 'index.html'}."
         )
 
 

@@ -35,6 +35,14 @@ def square(*, at: tuple[int, int] = (10, 10), size: tuple[int, int] = (10, 10), 
     return image, mask
 
 
+def region(image: np.ndarray, mask: np.ndarray) -> Region:
+    return region_of(mask, contrast(image, mask))
+
+
+def seen(image: np.ndarray, mask: np.ndarray) -> float:
+    return visibility(mask, contrast(image, mask))
+
+
 def test_every_chain_has_25_to_45_words() -> None:
     lengths = [len(text.split()) for text in chains()]
     assert 25 <= min(lengths) and max(lengths) <= 45
@@ -100,26 +108,26 @@ def test_a_defect_of_unknown_location_or_type_has_no_chain(changes: dict[str, No
     ],
 )
 def test_a_mask_is_put_in_words(picture: tuple[np.ndarray, np.ndarray], expected: Region) -> None:
-    assert region_of(*picture) == expected
+    assert region(*picture) == expected
 
 
 def test_several_pieces_are_told_from_one() -> None:
     image, mask = square()
     mask[70:80, 70:78] = True
-    assert region_of(image, mask).several
+    assert region(image, mask).several
     mask[70:80, 70:78] = False
     mask[90, 90] = True  # a crumb
-    assert not region_of(image, mask).several
+    assert not region(image, mask).several
 
 
 def test_a_diagonal_line_is_long_and_one_piece() -> None:
-    assert region_of(np.zeros((200, 200, 3), np.uint8), np.eye(200, dtype=bool)) == Region("tiny", "faint", "long")
+    assert region(np.zeros((200, 200, 3), np.uint8), np.eye(200, dtype=bool)) == Region("tiny", "faint", "long")
 
 
 def test_visibility_grows_with_contrast_and_area() -> None:
-    assert visibility(*square(grey=20)) == pytest.approx(100 / 255 * 0.1)
-    assert visibility(*square(grey=119)) < visibility(*square(grey=90)) < visibility(*square(grey=20))
-    assert visibility(*square(size=(5, 5))) < visibility(*square(size=(20, 20)))
+    assert seen(*square(grey=20)) == pytest.approx(100 / 255 * 0.1)
+    assert seen(*square(grey=119)) < seen(*square(grey=90)) < seen(*square(grey=20))
+    assert seen(*square(size=(5, 5))) < seen(*square(size=(20, 20)))
 
 
 def test_contrast_is_measured_against_a_ring_not_the_far_field() -> None:
