@@ -1,7 +1,7 @@
 """How each data set lies on disk: one reader a layout, and one line in `LAYOUTS`.
 
-A reader lists a folder without opening its images. Labels come from annotation files and from the place of a folder in its layout, never from a word
-in a path. What masks say (location, visibility) is added later by `iadr1.masks.measured`.
+A reader lists a folder without opening its images. Labels come from annotation files and from the place of a folder in its layout, never
+from a word in a path. What masks say (location, visibility) is added later by `iadr1.masks.measured`.
 """
 
 import csv
@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from iadr1.defect_types import from_folder
 from iadr1.errors import DatasetError
@@ -49,7 +50,7 @@ def class_of(sample: Sample) -> str:
 
 
 def with_references(sample: Sample, normal: Sequence[Sample], *, most: int = 4) -> Sample:
-    """The sample with up to `most` normal images of its category for few-shot prompts: drawn by its id, never an image of the same physical sample."""
+    """The sample with up to `most` normal images of its category for few-shot prompts, drawn by its id, of other physical samples."""
     others = [
         other.images[-1]
         for other in normal
@@ -108,7 +109,7 @@ def _real_iad_sample(entry: dict[str, str | None], folder: Path, dataset: str, s
 
 
 def mvtec(root: Path, dataset: str) -> list[Sample]:
-    """CATEGORY/{train/good, test/good, test/TYPE, ground_truth/TYPE/NAME_mask.png}, also train_defect/TYPE and train_defect_ground_truth/TYPE"""
+    """CATEGORY/{train/good, test/{good,TYPE}, ground_truth/TYPE/NAME_mask.png}, also train_defect/TYPE, train_defect_ground_truth/TYPE"""
     samples = [sample for category in _categories(root, ("train", "test")) for sample in _mvtec_category(category, dataset, category.name)]
     return _grouped(samples, root, dataset)
 
@@ -131,7 +132,7 @@ def ds_mvtec(root: Path, dataset: str) -> list[Sample]:
 
 
 def visa(root: Path, dataset: str) -> list[Sample]:
-    """split_csv/1cls.csv and CATEGORY/Data/{Images/{Normal,Anomaly}, Masks/Anomaly}; or CATEGORY/{train/good, test/{good,bad}, ground_truth/bad}"""
+    """split_csv/1cls.csv, CATEGORY/Data/{Images/{Normal,Anomaly},Masks/Anomaly}; or MVTec-like folders CATEGORY/{train,test,ground_truth}"""
     table = root / "split_csv" / "1cls.csv"
     if not table.is_file():
         return mvtec(root, dataset)
@@ -175,7 +176,7 @@ def _dagm_split(folder: Path, dataset: str, category: str, split: str) -> Iterat
 
 
 def _dagm_defective(table: Path, masks: dict[str, Path]) -> set[str]:
-    """The names that Labels.txt marks as defective: its lines hold number, 0 or 1, image, 0, mask or 0. Without it, those that have a mask."""
+    """The names that Labels.txt (lines of number, 0 or 1, image, 0, mask or 0) marks as defective; without it, those that have a mask."""
     if not table.is_file():
         return set(masks)
     lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
@@ -192,7 +193,7 @@ def sdd(root: Path, dataset: str) -> list[Sample]:
     for item in _folders(root):
         masks = {path.stem.removesuffix("_label"): path for path in _images(item) if path.stem.endswith("_label")}
         for image in (path for path in _images(item) if path.stem in masks):
-            # Every image has a mask here, and an empty one is how the annotation says «no defect»: the masks, not the images, must be opened.
+            # Every image has a mask here, and an empty one says «no defect»: the masks, not the images, must be opened.
             anomalous = bool(read_mask(masks[image.stem]).any())
             made = _sample(
                 dataset,
@@ -303,7 +304,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not path.name.startswith("."))
 
 
-def _json(file: Path) -> dict[str, dict[str, str] | list[dict[str, str | None]]]:
+def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -312,7 +313,7 @@ def _json(file: Path) -> dict[str, dict[str, str] | list[dict[str, str | None]]]
         raise DatasetError(
             f"{file}: Real-IAD's JSON has meta (with normal_class), train and test; found something else. Download it again."
         )
-    return content
+    return dict(content)
 
 
 def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Expert-AD without a paid teacher: short chains of thought, written from what the mask of an image measures.
 
-A chain has the five steps of the paper (observation, comparison, identification, evaluation, decision). Both classes begin with the same openings
-and part at one word, «a» or «no», so that a model that decodes greedily weighs the two classes against each other and not their wordings.
+A chain has the five steps of the paper (observation, comparison, identification, evaluation, decision). Both classes begin with the same
+openings and part at one word, «a» or «no»: a model that decodes greedily weighs the two classes against each other, not their wordings.
 """
 
 import random
@@ -130,8 +130,8 @@ def chain(sample: Sample, region: Region | None) -> str:
         return _normal_chain(random.Random(sample.id), category)
     if region is None or not sample.location or not sample.type:
         raise DatasetError(
-            f"{sample.id}: a chain needs the location, the type and the mask of a defect; found location {sample.location}, type {sample.type}, "
-            f"mask {sample.mask}. Use the sample for sc_grpo, which needs none of them."
+            f"{sample.id}: a chain needs the location, the type and the mask of a defect; found location {sample.location}, "
+            f"type {sample.type}, mask {sample.mask}. Use the sample for sc_grpo, which needs none of them."
         )
     return _defect_chain(random.Random(sample.id), category, region, location=sample.location, type_=sample.type)
 

@@ -21,7 +21,7 @@ TONES = ("darker", "brighter", "faint")
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a mask says about a defect, in words: `several` when it has more than one piece (size and shape are then those of the largest)."""
+    """What a mask says about a defect, in words; `several` when it has more than one piece: size and shape are those of the largest."""
 
     size: str
     tone: str
@@ -37,12 +37,12 @@ def read_image(path: str | Path) -> "np.ndarray":
 
 
 def read_mask(path: str | Path) -> "np.ndarray":
-    """The pixels of a mask file that are not zero (in any band but alpha), as booleans [H, W]; raises DatasetError when it cannot be decoded."""
+    """The pixels of a mask file that are not zero (in any band but alpha), as booleans [H, W]; raises DatasetError as `read_image` does."""
     import numpy as np
 
     image = _decoded(path)
     values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "CMYK", "PA") else image)
-    return values.astype(bool) if values.ndim == 2 else values.any(axis=2)
+    return np.asarray(values if values.ndim == 2 else values.max(axis=2)).astype(bool)
 
 
 def measured(sample: Sample, *, grid: int) -> "tuple[Sample, Region] | None":
@@ -80,7 +80,7 @@ def visibility(mask: "np.ndarray", difference: float) -> float:
 
 
 def contrast(image: "np.ndarray", mask: "np.ndarray") -> float:
-    """Mean grey level inside the mask less that of a ring around it, as wide as a tenth of the shorter image side; 0 where no ring is left."""
+    """Mean grey level inside the mask less that of a ring around it, a tenth of the shorter image side wide; 0 where no ring is left."""
     import numpy as np
 
     bands = image.sum(axis=2, dtype=np.uint16)
@@ -137,7 +137,7 @@ def _grown(mask: "np.ndarray", radius: int) -> "np.ndarray":
 
 
 def _pieces(mask: "np.ndarray") -> "list[np.ndarray]":
-    """The connected pieces of a mask, largest first, without crumbs of less than a tenth of the largest; found on a grid of at most 64 cells a side."""
+    """The connected pieces of a mask on a grid of at most 64 cells a side, largest first, without crumbs (a tenth of the largest)."""
     import numpy as np
     from scipy.ndimage import label
 

@@ -12,10 +12,10 @@ Kind = str  # "normal", or defective: "annotated" with location and type, else "
 def divided(
     samples: Iterable[Sample], *, rows: Mapping[str, int], annotated_only: frozenset[str], anomalous_share: float, seed: int
 ) -> dict[str, list[Sample]]:
-    """Up to rows[part] samples for each part; a part in `annotated_only` takes only defects that have a mask and a type.
+    """Up to rows[part] samples for each part; one in `annotated_only` takes only defects that have a mask and a type.
 
-    Each category is divided on its own, whole physical samples at a time, in proportion to `rows`. A part then draws its defects evenly from the
-    categories, and as many normal images from the same categories as the share asks for: a category says nothing about the label.
+    Each category is divided on its own, whole physical samples at a time, in proportion to `rows`. A part then draws its defects evenly
+    from the categories, and normal images from the same categories in the same proportion: a category says nothing about the label.
     """
     pools: dict[str, list[Sample]] = {part: [] for part in rows}
     for category in _by(samples, category_of).values():
@@ -86,7 +86,7 @@ def _most(available: Sequence[Sample], share: float) -> float:
 
 
 def _in_proportion(samples: Sequence[Sample], weights: Mapping[str, int]) -> list[Sample]:
-    """The samples in an order whose every beginning holds the categories in proportion to their weights; those without a weight come last."""
+    """The samples so ordered that every beginning holds the categories in proportion to their weights; those without one come last."""
     seen = Counter[str]()
     ranked: list[tuple[float, Sample]] = []
     for sample in samples:

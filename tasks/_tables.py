@@ -31,7 +31,13 @@ class Facts:
 def tables(samples: Mapping[str, Sequence[Sample]], *, grid: int) -> dict[str, list[dict[str, Any]]]:
     """A table for each part and test set; a fault that a check looks for is a column that is empty in a sound row."""
     flat = [(name, sample) for name, rows in samples.items() for sample in rows]
-    facts = dict(zip(((name, sample.id) for name, sample in flat), each(facts_of, [sample for _, sample in flat], doing="reading images"), strict=True))
+    facts = dict(
+        zip(
+            ((name, sample.id) for name, sample in flat),
+            each(facts_of, [sample for _, sample in flat], doing="reading images"),
+            strict=True,
+        )
+    )
     images, parts = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for name, sample in flat:
         parts[physical_of(sample)].add(name)

@@ -61,7 +61,9 @@ def _make(params: Params, target: Path) -> dict[str, float]:
 
 def _users_folder(params: Params) -> Path:
     if not params.fetch.path:
-        raise DatasetError("fetch.path is empty, but fetch.source is folder. Name the folder that holds your images: make run EXPERIMENT=real DATA=FOLDER.")
+        raise DatasetError(
+            "fetch.path is empty, but fetch.source is folder. Name the folder that holds your images: make run EXPERIMENT=real DATA=FOLDER."
+        )
     folder = Path(params.fetch.path)
     if not folder.is_dir():
         raise DatasetError(f"fetch.path: no folder {folder}. Correct it: make run EXPERIMENT=real DATA=FOLDER.")
@@ -72,7 +74,9 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
     """Every image below `folder`; hashes of files that have not changed since an earlier, perhaps interrupted, run come from the cache."""
     paths = sorted(_image_files(folder))
     if not paths:
-        raise DatasetError(f"fetch.path: no images below {folder} ({', '.join(sorted(IMAGES))}). Put your images there, or name another folder.")
+        raise DatasetError(
+            f"fetch.path: no images below {folder} ({', '.join(sorted(IMAGES))}). Put your images there, or name another folder."
+        )
     known = _known_hashes(cache)
     stamps = {path: _stamp(path) for path in paths}
     new = [path for path in paths if (str(path), stamps[path]) not in known]

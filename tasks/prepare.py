@@ -1,7 +1,7 @@
 """Prepare: read every data set into samples for training, validation and test, and write chains of thought where they are learned from.
 
-Run it with `python -m tasks.prepare`, or as a stage of `dvc repro`. PA-SFT and validation rows carry a chain, so they take only defects with a mask
-and a type; SC-GRPO takes any. No two parts share a physical sample.
+Run it with `python -m tasks.prepare`, or as a stage of `dvc repro`. PA-SFT and validation rows carry a chain, so they take only defects
+with a mask and a type; SC-GRPO takes any. No two parts share a physical sample.
 """
 
 import json
@@ -46,7 +46,10 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     chosen = [_with_visibility(sample, work.raw, seen) for samples in (*parts.values(), *tests.values()) for sample in samples]
     annotated, regions = _annotated(chosen, params)
     parts = {part: _training_rows(part, _kept(samples, annotated), regions) for part, samples in parts.items()}
-    tests = {name: [with_references(sample, normal.get(category_of(sample), [])) for sample in _kept(samples, annotated)] for name, samples in tests.items()}
+    tests = {
+        name: [with_references(sample, normal.get(category_of(sample), [])) for sample in _kept(samples, annotated)]
+        for name, samples in tests.items()
+    }
     with fresh_directory(work.prepared) as folder:
         for part, samples in parts.items():
             write_samples(folder / f"{part}.jsonl", samples)
@@ -123,7 +126,7 @@ def _with_visibility(sample: Sample, raw: Path, seen: Mapping[str, float]) -> Sa
 
 
 def _annotated(samples: Iterable[Sample], params: Params) -> tuple[dict[str, Sample], Regions]:
-    """The samples by id, defects measured, and the regions of their masks; what cannot be read is named, all of it, before anything is written."""
+    """The samples by id, defects measured, and the regions of their masks; all that cannot be read is named before anything is written."""
     annotated = {sample.id: sample for sample in samples}
     masked = [sample for sample in annotated.values() if sample.mask]
     faults, hidden, regions = list[str](), list[Sample](), Regions()
@@ -176,7 +179,11 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
 def _tell(parts: Mapping[str, Sequence[Sample]], tests: Mapping[str, Sequence[Sample]], asked: Mapping[str, int]) -> None:
     for name, samples in {**parts, **tests}.items():
         counts = _counts(samples)
-        short = f", fewer than the {asked[name]} asked for: the training data holds no more that fit" if len(samples) < asked.get(name, 0) else ""
+        short = (
+            f", fewer than the {asked[name]} asked for: the training data holds no more that fit"
+            if len(samples) < asked.get(name, 0)
+            else ""
+        )
         print(f"prepare: {name}: {len(samples)} rows, {counts['normal']} normal and {counts['anomalous']} defective{short}.")
 
 

@@ -1,7 +1,7 @@
 """Validate: judge the prepared samples with Great Expectations before anything is trained on them.
 
-Run it with `python -m tasks.validate`, or as a stage of `dvc repro`. An error stops the chain and names the rows; a warning is recorded. The findings
-are in reports/validation.json, and as pages in reports/data_docs/index.html.
+Run it with `python -m tasks.validate`, or as a stage of `dvc repro`. An error stops the chain and names the rows; a warning is recorded.
+The findings are in reports/validation.json, and as pages in reports/data_docs/index.html.
 """
 
 import json
@@ -14,6 +14,7 @@ from iadr1.errors import DatasetError
 from iadr1.params import Params
 from iadr1.params import Validate as Limits
 from iadr1.samples import Sample, read_samples
+from tasks._checks import Check, checks, expectations
 from tasks._run import Workspace, fresh_directory, fresh_file, run_stage
 from tasks._tables import TRAINING, tables
 
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
 
 Table = list[dict[str, Any]]
 Finding = dict[str, Any]
-
-# The columns that hold a fault in words; in a sound row they are empty. A training part is refused for any of them, a test set too, but for the last two.
-FAULTS = {
-    "image_problem": "the image can be read and is not blank",
-    "mask_problem": "the mask has the size of its image and marks something",
-    "annotation_problem": "location and type are words that the rewards know, and only defects have them",
-    "reference_problem": "references exist and are not the image itself",
-    "physical_sample_also_in": "no physical sample is in another part of the training or in a test set",
-    "image_also_in": "no image is in another part of the training or in a test set",
-}
-CHAIN_FAULTS = {
-    "target_problem": "the target text is in the grammar that the rewards read",
-    "chain_problem": "the chain of thought names what the tags name, and no reference image",
-}
 
 
 def main(params: Params, work: Workspace) -> None:
@@ -50,7 +37,7 @@ def main(params: Params, work: Workspace) -> None:
 
 
 def validated(params: Params, work: Workspace) -> dict[str, Any]:
-    """Judge every table, write the report and its pages; the report holds nothing that changes between two runs on the same data."""
+    """Judge every table, write the report and its pages; the report is the same for the same data."""
     samples = _prepared_samples(work)
     judged = tables(samples, grid=params.prepare.grid)
     with fresh_directory(work.reports / "data_docs") as pages:
@@ -60,7 +47,7 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
         "passed": not errors,
         "errors": len(errors),
         "warnings": len(warnings),
-        "tables": {name: {"rows": len(rows), "anomalous": sum(sample.anomalous for sample in rows)} for name, rows in samples.items()},
+        "tables": {name: _size(rows) for name, rows in samples.items()},
         "findings": findings,
     }
     with fresh_file(work.reports / "validation.json") as file:
@@ -71,15 +58,17 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
     return report
 
 
+def _size(rows: Sequence[Sample]) -> dict[str, int]:
+    return {"rows": len(rows), "anomalous": sum(sample.anomalous for sample in rows)}
+
+
 def refuse_errors(report: Mapping[str, Any], work: Workspace) -> None:
     """Raise DatasetError that names every error and its rows."""
     errors = [_said(finding) for finding in report["findings"] if finding["severity"] == "error"]
     if errors:
-        raise DatasetError(
-            f"the data is not fit to train on ({len(errors)} of the checks failed).\n"
-            + "\n".join(errors)
-            + f"\nCorrect the data, or name the rows in `exclude` of their data set, and run again; all of it is in {work.reports / 'data_docs' / 'index.html'}."
-        )
+        heading = f"the data is not fit to train on ({len(errors)} of the checks failed)."
+        advice = "Correct the data, or name the rows in `exclude` of their data set, and run again. All findings:"
+        raise DatasetError("\n".join([heading, *errors, f"{advice} {work.reports / 'data_docs' / 'index.html'}"]))
 
 
 def _prepared_samples(work: Workspace) -> dict[str, list[Sample]]:
@@ -92,103 +81,53 @@ def _judged(judged: Mapping[str, Table], limits: Limits, *, pages: Path) -> list
     """The findings of every table's suite, in the order of tables and checks."""
     import great_expectations as gx
     import pandas as pd
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     _publish_at(context, pages)
     source = context.data_sources.add_pandas("prepared")
     findings: list[Finding] = []
     for name, rows in judged.items():
-        title = name.replace("/", "-")  # Data Docs make files of the names
-        suite = context.suites.add(gx.ExpectationSuite(title, expectations=_expectations(name, limits, empty=not rows)))
+        title = name.replace("/", "-")  # Data Docs make file names of the titles
+        suite = checks(name, limits, empty=not rows)
         batch = source.add_dataframe_asset(title).add_batch_definition_whole_dataframe("all")
-        validation = context.validation_definitions.add(gx.ValidationDefinition(name=title, data=batch, suite=suite))
+        expected = context.suites.add(gx.ExpectationSuite(title, expectations=expectations(suite)))
+        validation = context.validation_definitions.add(gx.ValidationDefinition(name=title, data=batch, suite=expected))
         result = validation.run(
             batch_parameters={"dataframe": pd.DataFrame(rows)},
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"] if rows else []},
         )
-        findings += sorted((_finding(name, one) for one in result.results if not one.success), key=lambda finding: str(finding["check"]))
+        findings += _findings(name, suite, result.results)
     context.build_data_docs()
     return findings
 
 
-def _publish_at(context: "gx.data_context.EphemeralDataContext", pages: Path) -> None:
+def _publish_at(context: Any, pages: Path) -> None:
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(pages.absolute())}
     index = {"class_name": "DefaultSiteIndexBuilder"}
     context.delete_data_docs_site("local_site")  # the default one, in a temporary folder
-    context.add_data_docs_site("report", {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store, "show_how_to_buttons": False})
+    context.add_data_docs_site(
+        "report", {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store, "show_how_to_buttons": False}
+    )
 
 
-def _expectations(name: str, limits: Limits, *, empty: bool) -> "list[gx.expectations.Expectation]":
-    """The suite of a table; the least number of rows comes first, because an empty table has no columns to judge."""
-    import great_expectations.expectations as gxe
-
-    training = name in TRAINING
-    least = limits.minimum_rows if name in ("pa_sft", "sc_grpo") else 1
-    count = gxe.ExpectTableRowCountToBeBetween(min_value=least, severity="warning" if name == "validation" else "critical", notes=f"at least {least} rows")
-    if empty:
-        return [count]
-    faults = [gxe.ExpectColumnValuesToBeNull(column=column, severity="critical", notes=said) for column, said in FAULTS.items()]
-    chains = _chain_expectations() if name in ("pa_sft", "validation") else []
-    return [count, *_identity(), *faults, *chains, *_balance(limits, training=training)]
+def _findings(table: str, suite: Sequence[Check], results: "Sequence[gx.core.ExpectationValidationResult]") -> list[Finding]:
+    """What failed, in the order of the suite."""
+    failed = {str(result.expectation_config.notes): result for result in results if not result.success and result.expectation_config}
+    return [_finding(table, check, failed[check.fact]) for check in suite if check.fact in failed]
 
 
-def _identity() -> "list[gx.expectations.Expectation]":
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectColumnValuesToBeUnique(column="id", severity="critical", notes="ids are unique"),
-        gxe.ExpectColumnValuesToMatchRegex(
-            column="id", regex=r"^[^/]+/[^/]+/(train|test)/[^/]+/.+$", severity="critical", notes="ids are dataset/category/split/class/name"
-        ),
-        gxe.ExpectColumnValuesToBeInSet(column="anomalous", value_set=[True, False], severity="critical", notes="the label is true or false"),
-        gxe.ExpectColumnValuesToNotBeNull(column="category", severity="critical", notes="the category is known"),
-        gxe.ExpectColumnValuesToBeBetween(column="visibility", min_value=0, max_value=1, severity="critical", notes="visibility is between 0 and 1"),
-        gxe.ExpectColumnValuesToBeUnique(column="sha256", severity="warning", notes="no image is there twice"),
-    ]
-
-
-def _chain_expectations() -> "list[gx.expectations.Expectation]":
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectColumnValuesToNotBeNull(column="reasoning", severity="critical", notes="every row has a chain of thought"),
-        *(gxe.ExpectColumnValuesToBeNull(column=column, severity="critical", notes=said) for column, said in CHAIN_FAULTS.items()),
-        gxe.ExpectColumnValueLengthsToBeBetween(
-            column="reasoning", min_value=40, max_value=2000, severity="warning", notes="chains of thought have 40 to 2000 characters"
-        ),
-        gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(
-            column="reasoning", min_value=0.8, severity="warning", notes="at least 80 % of the chains of thought differ"
-        ),
-    ]
-
-
-def _balance(limits: Limits, *, training: bool) -> "list[gx.expectations.Expectation]":
-    import great_expectations.expectations as gxe
-
-    least = limits.minimum_minority_share
-    if not training:
-        return [
-            gxe.ExpectColumnDistinctValuesToContainSet(
-                column="anomalous", value_set=[True, False], severity="warning", notes="there are normal and defective images"
-            )
-        ]
-    share = {"min_value": least, "max_value": 1 - least}
-    return [gxe.ExpectColumnMeanToBeBetween(column="anomalous", severity="critical", notes=f"each label has a share of at least {least}", **share)]
-
-
-def _finding(table: str, result: "gx.core.ExpectationValidationResult") -> Finding:
-    configuration, content = result.expectation_config, result.result
-    column = configuration.kwargs.get("column", "")
-    rows = [_example(row, column) for row in content.get("unexpected_index_list") or ()]
+def _finding(table: str, check: Check, result: "gx.core.ExpectationValidationResult") -> Finding:
+    rows = sorted(_example(row, check.given.get("column", "")) for row in result.result.get("unexpected_index_list") or ())
     raised = [info["exception_message"] for info in _exceptions(result.exception_info)]
     return {
         "table": table,
-        "check": str(configuration.notes),
-        "severity": "warning" if configuration.severity == "warning" else "error",
+        "check": check.fact,
+        "severity": "error" if check.is_error else "warning",
         "rows": len(rows),
-        "found": raised[0] if raised else str(content.get("observed_value", f"{len(rows)} rows")),
-        "examples": sorted(rows)[:NAMED],
+        "found": raised[0] if raised else str(result.result.get("observed_value", f"{len(rows)} rows")),
+        "examples": rows[:NAMED],
     }
 
 

@@ -254,7 +254,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     whole = picture(tmp_path / "cut.png", side=200)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)).save(whole)
     whole.write_bytes(whole.read_bytes()[:5000])
-    with pytest.raises(DatasetError, match="cut.png: cannot be read as an image"):
+    with pytest.raises(DatasetError, match=r"cut.png: cannot be read as an image"):
         read_image(whole)
 
 
@@ -307,7 +307,7 @@ def test_files_that_an_annotation_names_must_be_there(tmp_path: Path) -> None:
         ("[]", "has meta .with normal_class., train and test"),
         ('{"meta": {"normal_class": "OK"}, "train": [{"image_path": "a"}], "test": []}', "has no 'category'; found"),
         (
-            '{"meta": {"normal_class": "OK"}, "train": [{"category": "a", "anomaly_class": "OK", "image_path": "../../etc/x.png"}], "test": []}',
+            '{"meta": {"normal_class": "OK"}, "train": [{"category": "a", "anomaly_class": "OK", "image_path": "../x.png"}], "test": []}',
             "which is outside of it",
         ),
     ],

@@ -45,7 +45,8 @@ def seen(image: np.ndarray, mask: np.ndarray) -> float:
 
 def test_every_chain_has_25_to_45_words() -> None:
     lengths = [len(text.split()) for text in chains()]
-    assert 25 <= min(lengths) and max(lengths) <= 45
+    assert min(lengths) >= 25
+    assert max(lengths) <= 45
 
 
 def test_the_vocabulary_is_small_and_lower_case() -> None:
