@@ -183,11 +183,11 @@ def conversation(page: Picture, tokenizer: "PreTrainedTokenizerFast", rng: np.ra
         chosen = [asked[0], *chosen[: turns - 1]]
     ids: list[int] = []
     labels: list[int] = []
+    encode = tokenizer.backend_tokenizer.encode
     image = "<|vision_start|>" + "<|image_pad|>" * CELLS**2 + "<|vision_end|>"
     for question, answer in chosen:
-        ask = tokenizer(f"<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
-        say = tokenizer(f"{answer}<|im_end|>")["input_ids"]
-        after = tokenizer("\n")["input_ids"]
+        ask = encode(f"<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n").ids
+        say, after = encode(f"{answer}<|im_end|>").ids, encode("\n").ids
         ids += [*ask, *say, *after]
         labels += [*([-100] * len(ask)), *say, *([-100] * len(after))]
         image = ""

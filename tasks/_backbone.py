@@ -153,7 +153,7 @@ def language_lesson(model: Any, heads: Any, book: Book, tokenizer: Any, *, steps
         hook.remove()
         features = seen[0].reshape(batch, -1, seen[0].shape[-1])
         beside, shown = small_backbone.tower_loss(features, heads, _maps(book.maps[chosen]), torch.tensor(book.labels[chosen]))
-        return out.loss + 0.2 * beside, {"answers": float(out.loss.detach()), **shown}
+        return out.loss + beside, {"answers": float(out.loss.detach()), **shown}
 
     return Lesson("language", loss, steps, 1e-3)
 
@@ -175,8 +175,8 @@ def tokenizer_texts() -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=3000, help="steps of 64 pages for the tower alone (default %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=2000, help="steps of 64 pages for tower and language model (default %(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 64 pages for the tower alone (default %(default)s)")
+    parser.add_argument("--language-steps", type=int, default=2400, help="steps of 64 pages for tower and language model (default %(default)s)")
     args = parser.parse_args()
 
     import torch
