@@ -15,7 +15,9 @@ from iadr1.rewards import PRESETS, scores
 from iadr1.samples import Sample
 from iadr1.verdict import Verdict
 
-PLACES = [f"{row} {column}".replace("center center", "center") for row in ("top", "center", "bottom") for column in ("left", "center", "right")]
+PLACES = [
+    f"{row} {column}".replace("center center", "center") for row in ("top", "center", "bottom") for column in ("left", "center", "right")
+]
 SAID_PLACES = [*PLACES, "upper left", "near the left edge", "lower right corner", "top left, top center", "middle", "unknown"]
 KINDS = ["scratch", "hole", "stain", "dent", "crack", "pit", "chip", "debris", "wear mark", "breakage"]
 SAID_KINDS = [*KINDS, "scratches", "surface damage", "fracture", "scrach", "contamination", "defect", "bent lead"]
@@ -63,7 +65,9 @@ def bench_scoring(count: int) -> None:
 def bench_runaway() -> None:
     """Milliseconds for a megabyte of the worst texts."""
     pieces = ["No</answer>", "<", "<think>", "<answer>No</answer>", "yes no ", "a ", "<th"]
-    slowest = max((_seconds(lambda text=text: Verdict.parse(text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces))
+    slowest = max(
+        (_seconds(lambda text=text: Verdict.parse(text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces)
+    )
     print(f"parse 1 MB of a runaway: at most {1000 * slowest[0]:.1f} ms ({slowest[1]!r}…)")
 
 

@@ -114,7 +114,13 @@ class Comparison:
         corrected = holm([pairs.p_value for pairs in self.datasets])
         rows = {pairs.dataset: pairs.to_dict(rounds) | {"mcnemar_p_holm": p} for pairs, p in zip(self.datasets, corrected, strict=True)}
         mean_ci = interval(sum(drawn) / len(drawn)) if drawn else None
-        return {"first": self.first, "second": self.second, "datasets": rows, "mean_difference": self.mean_difference, "mean_difference_ci": mean_ci}
+        return {
+            "first": self.first,
+            "second": self.second,
+            "datasets": rows,
+            "mean_difference": self.mean_difference,
+            "mean_difference_ci": mean_ci,
+        }
 
 
 def holm(p_values: list[float]) -> list[float]:
