@@ -26,15 +26,15 @@ def markdown(report: Report) -> str:
     rows = []
     for model, found in report["models"].items():
         rows += [_dataset_row(model, name, entry) for name, entry in found["datasets"].items()]
-        images = sum(entry["n"] for entry in found["datasets"].values())
+        answers = sum(entry["n"] for entry in found["datasets"].values())
         mean = [_percent(found["mean_balanced_accuracy"]) + _spread(found["seeds"]), _interval(found["mean_balanced_accuracy_ci"])]
-        rows.append([model, "**mean**", str(images), *mean, *[""] * 6])
+        rows.append([model, "**mean**", str(answers), *mean, *[""] * 6])
     return table(header, rows)
 
 
 def markdown_classes(report: Report) -> str:
     """Every class of every model and dataset."""
-    header = ["model", "dataset", "class", "images", "balanced accuracy", "TPR", "TNR", "unreadable"]
+    header = ["model", "dataset", "class", "answers", "balanced accuracy", "TPR", "TNR", "unreadable"]
     rows = []
     for model, found in report["models"].items():
         for name, entry in found["datasets"].items():

@@ -39,7 +39,8 @@ def test_equation_2_consistency_is_the_pattern_of_the_ground_truth(text, sample,
 
 
 @pytest.mark.parametrize(
-    "answer, sample, expected", [("Yes", STAIN, 1.0), ("No", STAIN, 0.0), ("maybe", STAIN, 0.0), ("No", NORMAL, 1.0), ("Yes", NORMAL, 0.0), ("", NORMAL, 0.0)]
+    "answer, sample, expected",
+    [("Yes", STAIN, 1.0), ("No", STAIN, 0.0), ("maybe", STAIN, 0.0), ("No", NORMAL, 1.0), ("Yes", NORMAL, 0.0), ("", NORMAL, 0.0)],
 )
 def test_equation_3_accuracy_is_an_equal_answer(answer, sample, expected):
     assert score(anomalous_pattern(answer), sample, preset="paper").accuracy == expected
@@ -111,4 +112,8 @@ def test_every_row_of_tables_3_and_5_is_a_set_of_weights(arm, weights, total):
 
 def test_the_released_code_halves_location_and_type():
     assert dict(PRESETS["released"].weights) == {"consistency": 1.0, "accuracy": 1.0, "location": 0.5, "type": 0.5}
-    assert dict(PRESETS["paper"].weights) == dict(PRESETS["strict"].weights) == dict.fromkeys(("consistency", "accuracy", "location", "type"), 1.0)
+    assert (
+        dict(PRESETS["paper"].weights)
+        == dict(PRESETS["strict"].weights)
+        == dict.fromkeys(("consistency", "accuracy", "location", "type"), 1.0)
+    )

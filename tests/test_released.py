@@ -98,7 +98,8 @@ def test_a_category_match_earns_060_to_085_by_confidence():
 
 
 @pytest.mark.parametrize(
-    "said, true, ratio", [("crooked", "crookd", 12 / 13), ("burnt", "burned", 8 / 11), ("broken", "breken", 10 / 12), ("crack", "crook", 0.0)]
+    "said, true, ratio",
+    [("crooked", "crookd", 12 / 13), ("burnt", "burned", 8 / 11), ("broken", "breken", 10 / 12), ("crack", "crook", 0.0)],
 )
 def test_a_fuzzy_match_without_a_category_earns_028_to_040(said, true, ratio):
     assert type_score(said, true) == pytest.approx(0.4 * ratio)

@@ -73,13 +73,19 @@ def test_presets_have_the_four_rewards():
 
 
 PLACES = st.sampled_from(["top left", "center", "bottom right", "upper right corner", "everywhere", "unknown", "left edge"])
-KINDS = st.sampled_from(["scratch", "hole", "stain", "dent", "crack", "fracture", "scratches", "defect", "no scratch", "scratch, hole", "."])
+KINDS = st.sampled_from(
+    ["scratch", "hole", "stain", "dent", "crack", "fracture", "scratches", "defect", "no scratch", "scratch, hole", "."]
+)
 TRUE_PLACES = st.sampled_from(["top left", "center", "bottom right", "top left, top center"])
 TRUE_KINDS = st.sampled_from(["scratch", "hole", "stain", "crack"])
 MOST = {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
 
 
-@given(st.text(max_size=200) | st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS), st.sampled_from(list(PRESETS)), st.integers(1, 5))
+@given(
+    st.text(max_size=200) | st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS),
+    st.sampled_from(list(PRESETS)),
+    st.integers(1, 5),
+)
 def test_rewards_of_any_text_are_bounded_and_the_total_is_their_weighted_sum(text, preset, grid):
     for sample in (NORMAL, SCRATCH):
         found = score(text, sample, preset=preset, grid=grid)
@@ -105,12 +111,16 @@ def test_a_more_correct_completion_never_earns_less(place, kind, true_place, tru
 @given(st.lists(st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS), max_size=6), st.sampled_from(list(PRESETS)))
 def test_a_batch_scores_as_its_members_do(texts, preset):
     samples = [SCRATCH if index % 2 else NORMAL for index in range(len(texts))]
-    assert scores(texts, samples, preset=preset) == [score(text, sample, preset=preset) for text, sample in zip(texts, samples, strict=True)]
+    assert scores(texts, samples, preset=preset) == [
+        score(text, sample, preset=preset) for text, sample in zip(texts, samples, strict=True)
+    ]
 
 
 def test_ones_own_reward_is_a_function_in_a_file(tmp_path):
     file = tmp_path / "brevity.py"
-    file.write_text("def brevity(verdict, sample, grid):\n    words = len((verdict.reasoning or '').split())\n    return 1.0 if 0 < words <= 80 else 0.0\n")
+    file.write_text(
+        "def brevity(verdict, sample, grid):\n    words = len((verdict.reasoning or '').split())\n    return 1.0 if 0 < words <= 80 else 0.0\n"
+    )
     (reward,), weights = trl_rewards("paper", {f"{file}:brevity": 0.2}, 3)
     assert (reward.__name__, weights) == ("brevity", [0.2])
     assert pickle.loads(pickle.dumps(reward))([""], [tagged("Yes")], [SCRATCH.to_json()]) == [1.0]
@@ -123,7 +133,9 @@ def test_ones_own_reward_is_a_function_in_a_file(tmp_path):
 def test_other_trainers_get_numbers_under_their_own_keys():
     solution = "<location>top left</location><type>scratch</type><answer>Yes</answer>"
     assert verl_score("mvtec", tagged("Yes"), solution) == {"score": 4.0, "consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
-    found = easyr1_scores([{"response": "<think>Even.</think><answer>No</answer>", "response_length": 9, "ground_truth": NORMAL.to_json()}], preset="strict")
+    found = easyr1_scores(
+        [{"response": "<think>Even.</think><answer>No</answer>", "response_length": 9, "ground_truth": NORMAL.to_json()}], preset="strict"
+    )
     assert found == [{"overall": 2.0, "consistency": 1.0, "accuracy": 1.0, "location": 0.0, "type": 0.0}]
 
 
