@@ -96,6 +96,7 @@ class PaSft(Trainer):
 
     backbone: str
     max_pixels: int
+    freeze: list[str] = []
 
 
 class ScGrpo(Trainer):
@@ -103,6 +104,7 @@ class ScGrpo(Trainer):
 
     preset: str
     rewards: dict[str, float]
+    freeze: list[str] = []
 
 
 class Evaluate(Section):
@@ -111,6 +113,7 @@ class Evaluate(Section):
     datasets: dict[str, Source]
     shots: list[int]
     models: list[str]
+    engine: Literal["transformers", "vllm"]
     batch_size: int
     max_new_tokens: int
 

@@ -69,12 +69,12 @@ def build(tokenizer: "PreTrainedTokenizerFast", *, width: int = 128, depth: int 
     text = {
         "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": depth, "num_attention_heads": width // 32,
         "num_key_value_heads": width // 32, "vocab_size": len(tokenizer), "max_position_embeddings": 4096, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}, **ends,
+        "initializer_range": 0.05, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}, **ends,
     }  # fmt: skip
     vision = {
         "hidden_size": width, "intermediate_size": 2 * width, "depth": tower_depth, "num_heads": width // 32, "out_hidden_size": width,
         "patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": 2, "window_size": 8 * PATCH * MERGE,
-        "fullatt_block_indexes": list(range(tower_depth)), "tokens_per_second": 2,
+        "fullatt_block_indexes": list(range(tower_depth)), "tokens_per_second": 2, "initializer_range": 0.08,
     }  # fmt: skip
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
@@ -145,21 +145,26 @@ def tower_heads(width: int) -> "torch.nn.ModuleDict":
     """The heads that teach the tower directly; they are not part of the backbone."""
     from torch import nn
 
-    sizes = {"figures": len(FIGURES), "body": len(BODIES) + 1, "surface": len(drawing.SURFACES), "colour": len(COLOURS), "count": 3}
+    sizes = {"figures": len(FIGURES), "anything": 1, "body": len(BODIES) + 1, "surface": len(drawing.SURFACES), "colour": len(COLOURS), "count": 3}
     return nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
 def tower_loss(features: "torch.Tensor", heads: "torch.nn.ModuleDict", maps: "torch.Tensor", labels: "torch.Tensor") -> tuple["torch.Tensor", dict[str, float]]:
     """Loss of the heads on image tokens [B, tokens, width]: each token names its figures, their mean names body, surface and colour, their maximum the count."""
+    import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    logits = heads["figures"](features)
-    loss = 20 * binary_cross_entropy_with_logits(logits, maps)
+    there = maps.amax(-1)
+    names = binary_cross_entropy_with_logits(heads["figures"](features), maps, weight=1 + 4 * there[..., None])
+    anything = heads["anything"](features)[..., 0]
+    loss = 10 * names + binary_cross_entropy_with_logits(anything, there, pos_weight=torch.tensor(4.0))
     mean, peak = features.mean(1), features.amax(1)
     for index, (name, pooled) in enumerate((("body", mean), ("surface", mean), ("colour", mean), ("count", peak))):
-        loss = loss + 0.3 * cross_entropy(heads[name](pooled), labels[:, index])
-    seen, there = logits.detach().amax((1, 2)) > 0, labels[:, 3] > 0
-    return loss, {"figure_balanced_accuracy": float((seen[there].float().mean() + (~seen[~there]).float().mean()) * 50)}
+        loss = loss + (1.0 if name == "count" else 0.2) * cross_entropy(heads[name](pooled), labels[:, index])
+    said, some = heads["count"](peak.detach()).argmax(-1) > 0, labels[:, 3] > 0
+    covered = there > 0
+    named = (heads["figures"](features.detach()).argmax(-1)[covered] == maps[covered].argmax(-1)).float().mean()
+    return loss, {"figures_seen": float((said[some].float().mean() + (~said[~some]).float().mean()) * 50), "figures_named": float(named * 100)}
 
 
 @dataclass(frozen=True)

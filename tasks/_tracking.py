@@ -1,4 +1,4 @@
-"""MLflow behind the few verbs that stages use: one parent run for a release, one child run for a stage, and a version of the registered model."""
+"""MLflow behind the few verbs that stages use: a parent run for a release, a child run for a stage, a version of the registered model."""
 
 import hashlib
 import os

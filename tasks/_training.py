@@ -1,0 +1,85 @@
+"""What the two training stages share: checkpoints keyed by what they were made from, progress in short lines, and the files that they leave."""
+
+import csv
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iadr1.samples import Sample
+from iadr1.training import Job, Outcome
+from tasks._run import Workspace, fresh_directory, fresh_file
+
+SHOWN = ("loss", "reward", "kl", "eval_loss")
+
+
+@contextmanager
+def training_job(
+    work: Workspace, stage: str, *, keys: Mapping[str, Any], model: Path, max_pixels: int, freeze: Sequence[str], seed: int, samples: Sequence[Sample]
+) -> Iterator[Job]:
+    """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
+    made_from = _fingerprint(model, samples, [dict(keys), max_pixels, list(freeze), seed])
+    checkpoints = work.checkpoints / stage / made_from
+    with fresh_directory(work.models / stage) as into:
+        yield Job(
+            keys, model, max_pixels, freeze, seed, checkpoints, into, report_to=("mlflow",), callbacks=(_progress(),)
+        )  # fmt: skip
+    shutil.rmtree(work.checkpoints / stage)
+
+
+def _fingerprint(model: Path, samples: Sequence[Sample], settings: Sequence[Any]) -> str:
+    """A name for everything that a training is made from, so that no run resumes from another's checkpoint."""
+    files = [*sorted(path for path in model.iterdir() if path.is_file()), *(Path(path) for sample in samples for path in sample.images)]
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+    told = json.dumps([seen, [sample.to_json() for sample in samples], *settings], default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _progress() -> Any:
+    """Hugging Face's own bar, with one short line a log entry in place of the whole dictionary."""
+    from transformers import ProgressCallback
+
+    class ShortLines(ProgressCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            super().on_train_begin(args, state, control, **others)
+            if self.training_bar is not None and not sys.stderr.isatty():
+                self.training_bar.mininterval = 10.0
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+            told = [f"{name} {float(logs[name]):.3f}" for name in SHOWN if logs.get(name) is not None]
+            if self.training_bar is not None and told:
+                self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {'  '.join(told)}", file=sys.stderr)
+
+    return ShortLines()
+
+
+def quiet_libraries() -> None:
+    """No bars for reading and writing weights: they last a moment and hide the one that counts."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The curve as CSV, for `dvc plots`."""
+    with fresh_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["step"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_metrics(path: Path, outcome: Outcome, metrics: Mapping[str, Any]) -> None:
+    """The stage's numbers as JSON, for `dvc metrics`; nothing in it depends on the clock."""
+    told = {"steps": outcome.steps, **metrics, "parts": {name: dict(part) for name, part in outcome.parts.items()}}
+    with fresh_file(path) as beside:
+        beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def flat_parts(outcome: Outcome) -> dict[str, int]:
+    """Parameter counts as MLflow parameters."""
+    return {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
+
