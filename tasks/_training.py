@@ -19,7 +19,15 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 @contextmanager
 def training_job(
-    work: Workspace, stage: str, *, keys: Mapping[str, Any], model: Path, max_pixels: int, freeze: Sequence[str], seed: int, samples: Sequence[Sample]
+    work: Workspace,
+    stage: str,
+    *,
+    keys: Mapping[str, Any],
+    model: Path,
+    max_pixels: int,
+    freeze: Sequence[str],
+    seed: int,
+    samples: Sequence[Sample],
 ) -> Iterator[Job]:
     """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
     made_from = _fingerprint(model, samples, [dict(keys), max_pixels, list(freeze), seed])
@@ -82,4 +90,3 @@ def write_metrics(path: Path, outcome: Outcome, metrics: Mapping[str, Any]) -> N
 def flat_parts(outcome: Outcome) -> dict[str, int]:
     """Parameter counts as MLflow parameters."""
     return {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
-

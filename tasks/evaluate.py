@@ -48,7 +48,9 @@ def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
     name = f"{dataset}-{shots}"
     with stage_run(work, f"{STAGE}@{name}", params) as run:
         _say_fewer_references(run, samples, shots)
-        predictions = [prediction for one in candidates for prediction in _predictions(one, params, work, samples=samples, shots=shots, run=run)]
+        predictions = [
+            prediction for one in candidates for prediction in _predictions(one, params, work, samples=samples, shots=shots, run=run)
+        ]
         report = EvalReport.of(predictions, grid=params.prepare.grid)
         write_predictions(work.predictions / f"{name}.jsonl", predictions)
         with fresh_file(work.reports / STAGE / f"{name}.json") as beside:
@@ -63,7 +65,9 @@ def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> li
         raise ParamsError(f"--dataset {dataset}: evaluate.datasets has no such data set; {suggestion(dataset, params.evaluate.datasets)}")
     samples = read_samples(work.prepared / "test" / f"{dataset}.jsonl")
     if not samples:
-        raise DatasetError(f"{work.prepared / 'test' / dataset}.jsonl holds no sample. Check evaluate.datasets.{dataset}.folder and run `dvc repro prepare`.")
+        raise DatasetError(
+            f"{work.prepared / 'test' / dataset}.jsonl holds no sample. Check evaluate.datasets.{dataset}.folder and run `dvc repro prepare`."
+        )
     require_readable(samples, shots=shots)
     return samples
 
@@ -134,7 +138,11 @@ def _engine(candidate: Candidate, params: Params, shots: int) -> Engine:
     quiet_libraries()
     told = params.evaluate
     return ENGINES[told.engine](
-        candidate.folder, batch_size=told.batch_size, max_new_tokens=told.max_new_tokens, max_pixels=params.pa_sft.max_pixels, images=1 + shots
+        candidate.folder,
+        batch_size=told.batch_size,
+        max_new_tokens=told.max_new_tokens,
+        max_pixels=params.pa_sft.max_pixels,
+        images=1 + shots,
     )
 
 

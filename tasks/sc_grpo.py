@@ -45,7 +45,11 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The reward of the first and of the last tenth of the training, and the health at its end."""
     steps = [row for row in rows if row["reward"] is not None]
     tenth = max(1, len(steps) // 10)
-    means = {f"{name}_{when}": _mean(part, name) for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:])) for name in _components(rows)}
+    means = {
+        f"{name}_{when}": _mean(part, name)
+        for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:]))
+        for name in _components(rows)
+    }
     return means | {name: _mean(steps[-tenth:], name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
 
 
