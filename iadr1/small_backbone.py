@@ -175,7 +175,7 @@ class Conversation:
     labels: Sequence[int]
 
 
-def conversation(page: Picture, tokenizer: "PreTrainedTokenizerFast", rng: np.random.Generator, *, turns: int = 3) -> Conversation:
+def conversation(page: Picture, tokenizer: "PreTrainedTokenizerFast", rng: np.random.Generator, *, turns: int = 2) -> Conversation:
     """The description or some other questions about one page as one chat, the picture before the first question."""
     asked = questions(page, rng)
     chosen = [asked[k] for k in rng.permutation(len(asked))[:turns]]
