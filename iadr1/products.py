@@ -77,4 +77,8 @@ DTD: dict[str, Product] = {
     "Matted_069": Product(GREEN, "grainy", 0.08),
 }  # fmt: skip
 
-SDD: dict[str, Product] = {"kos": Product(GREY, "brushed", 0.05, (Part("box", (1.3, 0.72)), Part("box", (1.3, 0.06), lattice(1, 2, 0, 1.1), tone=0.15)), DARK, 0.03)}
+SDD: dict[str, Product] = {
+    "kos": Product(
+        GREY, "brushed", 0.05, (Part("box", (1.3, 0.72)), Part("box", (1.3, 0.06), lattice(1, 2, 0, 1.1), tone=0.15)), DARK, 0.03
+    )
+}
