@@ -69,14 +69,18 @@ def _bare_loop(folder: Path, samples: Sequence[Sample]) -> float:
 def _batches(folder: Path, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     collator, rows = _collator(folder), list(pa_sft.rows(samples))
     batches = [collator(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)]
-    sys.stdout.write(f"tokens of a batch: {tuple(batches[0]['input_ids'].shape)}, of them learned: {int((batches[0]['labels'] > 0).sum())}\n")
+    sys.stdout.write(
+        f"tokens of a batch: {tuple(batches[0]['input_ids'].shape)}, of them learned: {int((batches[0]['labels'] > 0).sum())}\n"
+    )
     return batches
 
 
 def _collator(folder: Path) -> pa_sft.Collator:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    return pa_sft.Collator(DataCollatorForVisionLanguageModeling(backbones.load_processor(folder), completion_only_loss=True), remember=2**30)
+    return pa_sft.Collator(
+        DataCollatorForVisionLanguageModeling(backbones.load_processor(folder), completion_only_loss=True), remember=2**30
+    )
 
 
 def _keys() -> dict[str, Any]:

@@ -132,7 +132,7 @@ def ds_mvtec(root: Path, dataset: str) -> list[Sample]:
 
 
 def visa(root: Path, dataset: str) -> list[Sample]:
-    """split_csv/1cls.csv, CATEGORY/Data/{Images/{Normal,Anomaly},Masks/Anomaly}; or MVTec-like folders CATEGORY/{train,test,ground_truth}"""
+    """split_csv/1cls.csv, CATEGORY/Data/{Images/{Normal,Anomaly},Masks/Anomaly}; or MVTec-like CATEGORY/{train,test,ground_truth}"""
     table = root / "split_csv" / "1cls.csv"
     if not table.is_file():
         return mvtec(root, dataset)

@@ -18,11 +18,25 @@ TRAIN: dict[str, Product] = {
     "angle": Product(COPPER, "brushed", 0.04, (Part("box", (0.74, 0.74, 0.04)), Part("box", (0.5, 0.5), ((0.34, -0.34),), cut=True))),
     "knob": Product(DARK, "plain", 0.04, (Part("octagon", (0.68,)), Part("disk", (0.42,), tone=0.12), Part("box", (0.05, 0.36), ((0, -0.4),), tone=0.35)), LIGHT, 0.5),
     "label": Product(CREAM, "plain", 0.03, (Part("box", (0.82, 0.6, 0.12)), Part("box", (0.55, 0.05), lattice(1, 3, 0, 0.3), tone=-0.4))),
+    "flange": Product(STEEL, "brushed", 0.04, (Part("disk", (0.74,)), Part("disk", (0.07,), circle(6, 0.55), cut=True), Part("disk", (0.26,), cut=True)), turn=3.0),
+    "socket": Product(WHITE, "plain", 0.03, (Part("box", (0.72, 0.72, 0.2)), Part("disk", (0.42,), tone=-0.15), Part("disk", (0.08,), ((-0.2, 0), (0.2, 0)), tone=-0.5)), BLUE),
+    "comb": Product(RED, "plain", 0.03, (Part("box", (0.8, 0.14, 0.04), ((0, -0.5),)), Part("box", (0.05, 0.5, 0.03), lattice(8, 1, 0.2, 0))), LIGHT),
+    "dice": Product(CREAM, "plain", 0.03, (Part("box", (0.66, 0.66, 0.15)), Part("disk", (0.1,), ((-0.36, -0.36), (0.36, 0.36), (0, 0), (-0.36, 0.36), (0.36, -0.36)), tone=-0.5)), GREEN),
+    "heat sink": Product(DARK, "brushed", 0.03, (Part("box", (0.78, 0.78, 0.02)), Part("box", (0.78, 0.05), lattice(1, 6, 0, 0.28), tone=0.2)), LIGHT),
+    "pills": Product(WHITE, "plain", 0.03, (Part("box", (0.85, 0.6, 0.08), tone=-0.35), Part("disk", (0.18,), lattice(3, 2, 0.54, 0.55), tone=0.1)), BLUE),
+    "lid": Product(BRASS, "plain", 0.03, (Part("disk", (0.76,)), Part("ring", (0.66, 0.03), tone=-0.2), Part("ring", (0.36, 0.03), tone=-0.2)), DARK, 3.0),
+    "hinge": Product(STEEL, "plain", 0.04, (Part("box", (0.36, 0.7, 0.03), ((-0.42, 0), (0.42, 0))), Part("box", (0.09, 0.75, 0.05), tone=0.12), Part("disk", (0.08,), lattice(2, 3, 0.84, 0.45), cut=True))),
+    "shuttle": Product(COPPER, "cloudy", 0.03, (Part("octagon", (0.4,), lattice(2, 1, 0.7, 0)), Part("box", (0.4, 0.1)), Part("disk", (0.12,), lattice(2, 1, 0.7, 0), cut=True)), LIGHT),
+    "keyboard": Product(DARK, "plain", 0.03, (Part("box", (0.86, 0.56, 0.06)), Part("box", (0.1, 0.1, 0.03), lattice(6, 4, 0.26, 0.25), tone=0.18)), SAND),
     "leatherette": Product(BROWN, "grainy", 0.07),
     "slate": Product(DARK, "cloudy", 0.06),
     "ribbon": Product(BLUE, "striped", 0.09, turn=0.4),
     "mosaic": Product(SAND, "checked", 0.1, turn=0.3),
     "linen": Product(CREAM, "woven", 0.09, turn=0.2),
+    "felt": Product(RED, "grainy", 0.04, zoom=0.7),
+    "perforated foil": Product(WHITE, "dotted", 0.1, turn=0.3),
+    "corduroy": Product(GREEN, "striped", 0.07, zoom=0.7, turn=1.5),
+    "plaster": Product(LIGHT, "plain", 0.1),
     "sheet metal": Product(STEEL, "brushed", 0.06),
 }  # fmt: skip
 
@@ -63,4 +77,8 @@ DTD: dict[str, Product] = {
     "Matted_069": Product(GREEN, "grainy", 0.08),
 }  # fmt: skip
 
-SDD: dict[str, Product] = {"kos": Product(GREY, "brushed", 0.05, (Part("box", (1.3, 0.72)), Part("box", (1.3, 0.06), lattice(1, 2, 0, 1.1), tone=0.15)), DARK, 0.03)}
+SDD: dict[str, Product] = {
+    "kos": Product(
+        GREY, "brushed", 0.05, (Part("box", (1.3, 0.72)), Part("box", (1.3, 0.06), lattice(1, 2, 0, 1.1), tone=0.15)), DARK, 0.03
+    )
+}

@@ -130,7 +130,7 @@ def tower_lesson(model: Any, heads: Any, book: Book, *, steps: int, batch: int) 
             features.reshape(batch, -1, features.shape[-1]), heads, _maps(maps), torch.tensor(book.labels[chosen])
         )
 
-    return Lesson("tower", loss, steps, 1.5e-3)
+    return Lesson("tower", loss, steps, 1e-3)
 
 
 def _maps(maps: np.ndarray) -> "torch.Tensor":
@@ -164,7 +164,7 @@ def language_lesson(model: Any, heads: Any, book: Book, tokenizer: Any, *, steps
         hook.remove()
         features = seen[0].reshape(batch, -1, seen[0].shape[-1])
         beside, shown = small_backbone.tower_loss(features, heads, _maps(book.maps[chosen]), torch.tensor(book.labels[chosen]))
-        return out.loss + 0.2 * beside, {"answers": float(out.loss.detach()), **shown}
+        return out.loss + beside, {"answers": float(out.loss.detach()), **shown}
 
     return Lesson("language", loss, steps, 1e-3)
 
@@ -190,9 +190,9 @@ def main() -> None:
         prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 128 pages for the tower alone (default %(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 64 pages for the tower alone (default %(default)s)")
     parser.add_argument(
-        "--language-steps", type=int, default=2000, help="steps of 64 pages for tower and language model (default %(default)s)"
+        "--language-steps", type=int, default=1700, help="steps of 64 pages for tower and language model (default %(default)s)"
     )
     args = parser.parse_args()
 
@@ -206,9 +206,7 @@ def main() -> None:
     small_backbone.use_batched_attention(model)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
     model.train()
-    teach(
-        tower_lesson(model, heads, book, steps=args.tower_steps, batch=128), [*model.model.visual.parameters(), *heads.parameters()], both
-    )
+    teach(tower_lesson(model, heads, book, steps=args.tower_steps, batch=64), [*model.model.visual.parameters(), *heads.parameters()], both)
     teach(language_lesson(model, heads, book, tokenizer, steps=args.language_steps, batch=64), list(both.parameters()), both)
     small_backbone.save(model, small_backbone.processor_of(tokenizer), INTO)
     print(f"{INTO}: {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -34,7 +34,7 @@ IDENTITY = (
     Check(
         "ExpectColumnValuesToMatchRegex",
         "ids are dataset/category/split/class/name",
-        {"column": "id", "regex": r"^[^/]+/[^/]+/(train|test)/[^/]+/.+$"},
+        {"column": "id", "regex": r"^[^/]+/[^/]+/(?:train|test)/[^/]+/.+$"},
     ),
     Check("ExpectColumnValuesToBeInSet", "the label is true or false", {"column": "anomalous", "value_set": [True, False]}),
     Check("ExpectColumnValuesToNotBeNull", "the category is known", {"column": "category"}),

@@ -55,12 +55,11 @@ def tables(samples: Mapping[str, Sequence[Sample]], *, grid: int) -> dict[str, l
 def facts_of(sample: Sample) -> Facts:
     """Read the files of a sample."""
     try:
-        content = Path(sample.images[-1]).read_bytes()
         image = read_image(sample.images[-1])
-    except (DatasetError, OSError) as error:
+    except DatasetError as error:
         return Facts(image_problem=str(error))
     return Facts(
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(Path(sample.images[-1]).read_bytes()).hexdigest(),
         image_problem=f"{sample.images[-1]}: every pixel is the same" if image.min() == image.max() else None,
         mask_problem=_mask_problem(sample, image.shape[:2]),
         reference_problem=_reference_problem(sample),
@@ -132,7 +131,10 @@ def _target_problem(sample: Sample) -> str | None:
     """What is wrong with the text that PA-SFT would teach, for a row that has one."""
     if not sample.reasoning:
         return None
-    text = prompts.target(sample)
+    try:
+        text = prompts.target(sample)
+    except ValueError as error:  # a tag in a chain, location or type
+        return str(error)
     verdict = Verdict.parse(text)
     if verdict.status != "ok":
         return f"{verdict.status}: {text[:80]}"
@@ -144,7 +146,7 @@ def _chain_problem(sample: Sample) -> str | None:
     text = (sample.reasoning or "").lower()
     if "reference" in text:
         return "speaks of a reference image"
-    if not sample.anomalous:
+    if not sample.anomalous or not text:
         return None
     unsaid = [str(word) for word in (sample.location, sample.type) if not word or word.lower() not in text]
     return f"does not name {' and '.join(unsaid)}" if unsaid else None

@@ -1,7 +1,5 @@
 """Every layout is read into samples; labels come from annotations and from the layout; each fault is named."""
 
-import csv
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,122 +12,23 @@ from iadr1.datasets import LAYOUTS, samples_of, split_of, with_references
 from iadr1.errors import DatasetError
 from iadr1.masks import measured, read_image, read_mask
 from iadr1.samples import Sample
-
-
-def picture(path: Path, *, grey: int = 120, side: int = 24) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((side, side, 3), grey, np.uint8)).save(path)
-    return path
-
-
-def mask(path: Path, *, side: int = 24, empty: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros((side, side), np.uint8)
-    if not empty:
-        pixels[1:5, 1:5] = 255
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def table(path: Path, columns: list[str], *rows: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
-
-
-def real_iad(root: Path) -> None:
-    entries = []
-    for kind, part, hidden in (("OK", "OK/S0001", False), ("scratch", "NG/scratch/S0002", False), ("scratch", "NG/scratch/S0003", True)):
-        for view in ("C1", "C2"):
-            image = f"{part}/bolt_{view}.png"
-            picture(root / "bolt" / image)
-            marked = kind != "OK" and not hidden
-            if marked:
-                mask(root / "bolt" / f"{part}/bolt_{view}_mask.png")
-            path = f"{part}/bolt_{view}_mask.png" if marked else None
-            entries.append({"category": "bolt", "anomaly_class": kind, "image_path": image, "mask_path": path})
-    content = {"meta": {"normal_class": "OK", "prefix": "bolt/"}, "train": entries[:2], "test": entries[2:]}
-    (root / "realiad_jsons").mkdir(parents=True)
-    (root / "realiad_jsons" / "bolt.json").write_text(json.dumps(content))
-
-
-def mvtec(root: Path) -> None:
-    for name in ("train/good/000", "train/good/001", "test/good/000", "test/scratch/000", "train_defect/hole/007"):
-        picture(root / "goods_bottle" / f"{name}.png")
-    mask(root / "goods_bottle/ground_truth/scratch/000_mask.png")
-    mask(root / "goods_bottle/train_defect_ground_truth/hole/007_mask.png")
-
-
-def ds_mvtec(root: Path) -> None:
-    for name in ("train/good/000", "image/good/000", "image/scratch/000"):
-        picture(root / "bottle" / f"{name}.png")
-    mask(root / "bottle/mask/scratch/000.png")
-
-
-def visa(root: Path) -> None:
-    rows = []
-    for split, label, number in (("train", "normal", "0000"), ("test", "normal", "0001"), ("test", "anomaly", "000")):
-        image = f"candle/Data/Images/{label.capitalize()}/{number}.JPG"
-        picture(root / image)
-        marks = f"candle/Data/Masks/Anomaly/{number}.png" if label == "anomaly" else ""
-        if marks:
-            mask(root / marks)
-        rows.append(["candle", split, label, image, marks])
-    table(root / "split_csv/1cls.csv", ["object", "split", "label", "image", "mask"], *rows)
-    table(root / "candle/image_anno.csv", ["image", "label", "mask"], ["candle/Data/Images/Anomaly/000.JPG", "scratch", ""])
-
-
-def visa_folders(root: Path) -> None:
-    for name in ("train/good/0000", "test/good/0001", "test/bad/000"):
-        picture(root / "candle" / f"{name}.JPG")
-    mask(root / "candle/ground_truth/bad/000.png")
-
-
-def dagm(root: Path) -> None:
-    for split, normal, defect in (("Train", "0001", "0002"), ("Test", "0003", "0004")):
-        folder = root / "Class1" / split
-        picture(folder / f"{normal}.PNG")
-        picture(folder / f"{defect}.PNG")
-        mask(folder / "Label" / f"{defect}_label.PNG")
-        (folder / "Label" / "Labels.txt").write_text(f"1\n1\t0\t{normal}.PNG\t0\t0\n2\t1\t{defect}.PNG\t0\t{defect}_label.PNG\n")
-
-
-def dagm_rearranged(root: Path) -> None:
-    picture(root / "Class1/good/0001.PNG")
-    picture(root / "Class1/defect/0002.PNG")
-
-
-def dtd(root: Path) -> None:
-    for name in ("train/good/000", "test/good/000", "test/bad/001"):
-        picture(root / "Woven_001" / f"{name}.png")
-    mask(root / "Woven_001/ground_truth/bad/001_mask.png")
-
-
-def sdd(root: Path) -> None:
-    for item, part, empty in (("kos01", 0, True), ("kos01", 5, False), ("kos02", 0, True)):
-        picture(root / item / f"Part{part}.jpg")
-        mask(root / item / f"Part{part}_label.bmp", empty=empty)
-
-
-def sdd_rearranged(root: Path) -> None:
-    picture(root / "test/good/kos01_Part0_0.png")
-    picture(root / "test/defect/kos01_Part5_0.png")
-
+from tests import layouts
+from tests.layouts import mask, picture, table
 
 NATIVE = {
-    "real_iad": (real_iad, {("train", False): 2, ("test", True): 2}),
-    "mvtec": (mvtec, {("train", False): 2, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
-    "ds_mvtec": (ds_mvtec, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
-    "visa": (visa, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
-    "mpdd": (mvtec, {("train", False): 2, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
-    "dagm": (dagm, {("train", False): 1, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
-    "dtd": (dtd, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
-    "sdd": (sdd, {("test", False): 2, ("test", True): 1}),
+    "real_iad": (layouts.real_iad, {("train", False): 2, ("test", True): 2}),
+    "mvtec": (layouts.mvtec, {("train", False): 2, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
+    "ds_mvtec": (layouts.ds_mvtec, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
+    "visa": (layouts.visa, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
+    "mpdd": (layouts.mvtec, {("train", False): 2, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
+    "dagm": (layouts.dagm, {("train", False): 1, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
+    "dtd": (layouts.dtd, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
+    "sdd": (layouts.sdd, {("test", False): 2, ("test", True): 1}),
 }
 REARRANGED = {
-    "visa": (visa_folders, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
-    "dagm": (dagm_rearranged, {("test", False): 1, ("test", True): 1}),
-    "sdd": (sdd_rearranged, {("test", False): 1, ("test", True): 1}),
+    "visa": (layouts.visa_folders, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
+    "dagm": (layouts.dagm_rearranged, {("test", False): 1, ("test", True): 1}),
+    "sdd": (layouts.sdd_rearranged, {("test", False): 1, ("test", True): 1}),
 }
 
 
@@ -157,7 +56,7 @@ def test_every_defect_of_a_native_layout_has_its_mask(tmp_path: Path, layout: st
 
 
 def test_the_word_good_elsewhere_in_a_path_means_nothing(tmp_path: Path) -> None:
-    mvtec(tmp_path / "good" / "data")
+    layouts.mvtec(tmp_path / "good" / "data")
     samples = {sample.id: sample for sample in samples_of("mvtec", tmp_path / "good" / "data", "x")}
     assert samples["x/goods_bottle/test/scratch/000"].anomalous
     assert not samples["x/goods_bottle/test/good/000"].anomalous
@@ -171,18 +70,18 @@ def test_types_come_from_folders_and_annotations(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_says_nothing_of_the_type_gives_none(tmp_path: Path) -> None:
-    dtd(tmp_path)
+    layouts.dtd(tmp_path)
     assert [sample.type for sample in samples_of("dtd", tmp_path, "x") if sample.anomalous] == [None]
 
 
 def test_a_category_folder_can_be_given_itself(tmp_path: Path) -> None:
-    mvtec(tmp_path)
+    layouts.mvtec(tmp_path)
     assert {sample.category for sample in samples_of("mvtec", tmp_path / "goods_bottle", "x")} == {"goods_bottle"}
 
 
 def test_views_of_one_part_are_one_physical_sample(tmp_path: Path) -> None:
-    real_iad(tmp_path / "r")
-    sdd(tmp_path / "s")
+    layouts.real_iad(tmp_path / "r")
+    layouts.sdd(tmp_path / "s")
     assert Counter(sample.physical for sample in samples_of("real_iad", tmp_path / "r", "x")) == {
         "x/bolt/OK/S0001": 2,
         "x/bolt/NG/scratch/S0002": 2,
@@ -191,7 +90,7 @@ def test_views_of_one_part_are_one_physical_sample(tmp_path: Path) -> None:
 
 
 def test_a_manifest_beside_the_data_names_the_physical_samples(tmp_path: Path) -> None:
-    mvtec(tmp_path / "set")
+    layouts.mvtec(tmp_path / "set")
     table(
         tmp_path / "manifest.csv", ["path", "group"],
         ["set/goods_bottle/train/good/000.png", "plate7"], ["set/goods_bottle/train_defect/hole/007.png", "plate7"],
@@ -227,7 +126,7 @@ def test_masks_and_images_of_any_mode_are_read(tmp_path: Path) -> None:
 
 
 def test_a_mask_gives_location_and_visibility(tmp_path: Path) -> None:
-    sample = Sample("x/a/test/b/0", "x", "a", (str(picture(tmp_path / "i.png")),), True, mask=str(mask(tmp_path / "m.png")))
+    sample = Sample("x/a/test/b/0", "x", "a", (str(picture(tmp_path / "i.png", grey=120)),), True, mask=str(mask(tmp_path / "m.png")))
     result = measured(sample, grid=3)
     assert result is not None and result[0].location == "top left" and result[0].visibility == 0.0 and result[1].tone == "faint"
 
@@ -275,7 +174,7 @@ def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
 
 
 def test_defects_without_their_mask_are_all_named(tmp_path: Path) -> None:
-    mvtec(tmp_path)
+    layouts.mvtec(tmp_path)
     for number in range(1, 31):
         picture(tmp_path / f"goods_bottle/test/scratch/{number:03}.png")
     with pytest.raises(
@@ -285,14 +184,14 @@ def test_defects_without_their_mask_are_all_named(tmp_path: Path) -> None:
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    mvtec(tmp_path)
+    layouts.mvtec(tmp_path)
     picture(tmp_path / "goods_bottle/train/good/000.jpg")
     with pytest.raises(DatasetError, match=r"same name but for the ending \(1\):\n  x/goods_bottle/train/good/000"):
         samples_of("mvtec", tmp_path, "x")
 
 
 def test_files_that_an_annotation_names_must_be_there(tmp_path: Path) -> None:
-    real_iad(tmp_path)
+    layouts.real_iad(tmp_path)
     (tmp_path / "bolt/OK/S0001/bolt_C1.png").unlink()
     with pytest.raises(
         DatasetError, match=r"files that its annotation names are missing \(1\):\n  .*S0001/bolt_C1.png\nComplete the download"

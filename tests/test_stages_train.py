@@ -54,7 +54,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     images = folder / "images"
     images.mkdir()
-    samples = [replace(sample, images=(str(Path(sample.images[0]).relative_to(folder)),)) for sample in tiny_samples(images, 16, dataset="mvtec")]
+    samples = [
+        replace(sample, images=(str(Path(sample.images[0]).relative_to(folder)),)) for sample in tiny_samples(images, 16, dataset="mvtec")
+    ]
     prepared = folder / "data" / "prepared"
     write_samples(prepared / "pa_sft.jsonl", samples[:8])
     write_samples(prepared / "validation.jsonl", samples[8:12])
@@ -115,7 +117,11 @@ def test_the_report_holds_every_model_and_no_time(outputs: Path) -> None:
 def test_mlflow_holds_curves_tables_and_rates(outputs: Path) -> None:
     import mlflow
 
-    found = {run.data.tags["stage"]: run for run in mlflow.search_runs(search_all_experiments=True, output_format="list") if "stage" in run.data.tags}
+    found = {
+        run.data.tags["stage"]: run
+        for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if "stage" in run.data.tags
+    }
     assert {"pa_sft", "sc_grpo", "evaluate@mvtec-0"} <= found.keys()
     assert {"loss", "eval_loss"} <= found["pa_sft"].data.metrics.keys()
     assert {"rewards/accuracy/mean", "reward", "kl", "reward_end"} <= found["sc_grpo"].data.metrics.keys()
