@@ -24,8 +24,8 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 # What DVC says about itself; a person who watches a stage needs none of it.
 _CHATTER = re.compile(
-    r"(Updating lock file|Generating lock file|Running stage|To track the changes with git|To enable auto staging|Use `dvc push`|> |\s*git add |"
-    r"\s*dvc config core\.autostage|Stage '.*' didn't change, skipping|\s*$)"
+    r"(Updating lock file|Generating lock file|Running stage|Stage '.*' didn't change, skipping|> |Use `dvc push`|"
+    r"To track the changes with git|\s*git add |To enable auto staging|\s*dvc config core\.autostage|\s*$)"
 )
 _OWN_ERROR = re.compile(r"ERROR: failed to reproduce .*exited with|\s*$")
 
@@ -108,7 +108,7 @@ class Output:
 
     def _line(self, line: bytes) -> None:
         text = _text(line)
-        if self._shown or not _CHATTER.match(text):
+        if self._shown or not (_CHATTER.match(text) or _OWN_ERROR.match(text)):
             self.terminal.write(line[self._shown :])
         self._shown = 0
         self.lines.append(text)

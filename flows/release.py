@@ -1,4 +1,4 @@
-"""The whole chain as one flow: every stage of the DVC graph in its order, as a Prefect task each; a stage that is up to date is not started.
+"""The whole chain as one flow: every stage of the DVC graph as a Prefect task; a stage that is up to date is not started.
 
 python -m flows.release [--experiment NAME --data FOLDER]
 """
@@ -46,7 +46,13 @@ def worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
     return not (isinstance(failure, dvc.StageFailed) and failure.explained)
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try, retry_delay_seconds=[5, 30])
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=worth_another_try,
+    retry_delay_seconds=[5, 30],
+)
 def run_stage(pipeline: str, stage: str, must_run: bool) -> Any:
     """One stage; its state says whether it ran, came from the run cache or was up to date."""
     started = time.monotonic()
@@ -110,7 +116,11 @@ def ending(experiment: str | None) -> str:
     report = reports / "summary.md"
     registered = json.loads((reports / "summary.json").read_text(encoding="utf-8")).get("registered", {})
     store = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow = store if store and store.startswith("http") else f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {store or 'sqlite:///mlflow.db'}"
+    mlflow = (
+        store
+        if store and store.startswith("http")
+        else f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {store or 'sqlite:///mlflow.db'}"
+    )
     return "\n".join(
         (
             report.read_text(encoding="utf-8").strip(),
@@ -129,7 +139,7 @@ def show(line: str) -> None:
 
 def main() -> None:
     """Run the flow from the command line; exit 1 when a stage failed, 2 for a wrong command, 130 when stopped."""
-    parser = argparse.ArgumentParser("python -m flows.release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m flows.release", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--experiment", metavar="NAME", help="an experiment of experiments/NAME.yaml")
     parser.add_argument("--data", metavar="FOLDER", help="the images that the experiment reads")
     given = parser.parse_args()

@@ -1,43 +1,129 @@
-"""The command line of the inspection core: `iadr1 score`, `iadr1 report`, `iadr1 explain`. See `iadr1 COMMAND --help`."""
+"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iadr1.errors import Iadr1Error
 
+if TYPE_CHECKING:
+    from iadr1.report import Prediction
+
+GRIDS = range(1, 6)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 1 for an error of the input, 2 for one of usage."""
+    """Run one command; the exit code is 1 for an error in the input and 2 for one of usage."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        options.run(options)
     except Iadr1Error as error:
         print(f"iadr1: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        # The reader has seen enough ("| head"); without this Python complains while closing the pipe.
+        sys.stderr.close()
         return 0
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="iadr1", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    score = commands.add_parser("score", help="reward completions against their solutions")
-    score.add_argument("--input", type=Path, required=True, help='JSONL rows {"id", "completion", "solution"}')
-    score.add_argument("--output", type=Path, required=True, help="JSONL rows of rewards; null where not scoreable")
-    score.add_argument("--preset", required=True, choices=("paper", "released", "strict"))
-    score.add_argument("--grid", type=int, default=3, choices=range(1, 6), help="cells on a side of the location grid")
-    score.set_defaults(run=_score)
+    _add_score(commands.add_parser("score", help="reward completions against their solutions"))
+    _add_report(commands.add_parser("report", help="rates, intervals and comparisons from predictions"))
+    _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
+    _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     return parser
 
 
-def _score(options: argparse.Namespace) -> int:
+def _add_score(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--input", type=Path, required=True, metavar="COMPLETIONS.jsonl", help='rows {"id", "completion", "solution"}')
+    command.add_argument("--output", type=Path, required=True, metavar="SCORES.jsonl", help="rows of rewards, null where not scoreable")
+    command.add_argument("--preset", required=True, choices=("paper", "released", "strict"))
+    command.add_argument("--grid", type=int, default=3, choices=GRIDS, help="cells on a side of the location grid")
+    command.set_defaults(run=_score)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS.jsonl")
+    command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="test model B against model A on the same images")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", dest="form", const="json", help="everything, unrounded")
+    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="tables, with one for the classes")
+    form.add_argument("--csv", action="store_const", dest="form", const="csv", help="the layout of the paper's result files")
+    command.add_argument("--grid", type=int, default=3, choices=GRIDS, help="cells on a side of the location grid")
+    command.set_defaults(run=_report, form="text")
+
+
+def _add_parity(command: argparse.ArgumentParser) -> None:
+    command.add_argument("report", type=Path, metavar="REPORT.json")
+    command.add_argument("--backbone", default="LLaVA-OneVision-SI-0.5B", help="the published model to compare with (default: %(default)s)")
+    command.add_argument("--shots", type=int, default=0, choices=(0, 1, 2, 4), help="reference images of the published run")
+    command.set_defaults(run=_parity)
+
+
+def _add_explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("text", metavar="TEXT")
+    command.add_argument("--solution", help='the truth, such as "<answer>No</answer>"; adds the rewards')
+    command.add_argument("--free", action="store_true", help="read as a base model's free text")
+    command.add_argument("--grid", type=int, default=3, choices=GRIDS, help="cells on a side of the location grid")
+    command.set_defaults(run=_explain)
+
+
+def _score(options: argparse.Namespace) -> None:
     from iadr1.samples import write_lines
     from iadr1.scoring import scored_lines
 
     write_lines(options.output, scored_lines(options.input, preset=options.preset, grid=options.grid))
-    return 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    import json
+
+    from iadr1 import report_tables
+    from iadr1.comparison import Comparison
+    from iadr1.report import EvalReport
+
+    report = EvalReport.of(_predictions(options.predictions), grid=options.grid).to_dict()
+    compared = Comparison.of(_predictions(options.predictions), *options.compare).to_dict() if options.compare else None
+    if options.form == "json":
+        print(json.dumps(report | ({"comparison": compared} if compared else {}), indent=1, ensure_ascii=False))
+    elif options.form == "csv":
+        print(report_tables.csv(report), end="")
+    else:
+        tables = [report_tables.markdown(report)]
+        tables += [report_tables.markdown_classes(report)] if options.form == "markdown" else []
+        tables += [report_tables.markdown_comparison(compared)] if compared else []
+        print("\n".join(tables), end="")
+
+
+def _parity(options: argparse.Namespace) -> None:
+    from iadr1.errors import ReportError
+    from iadr1.published import parity
+    from iadr1.report import EvalReport
+    from iadr1.report_tables import markdown_parity
+
+    if not options.report.is_file():
+        raise ReportError(f"{options.report}: no such file. Write one with `iadr1 report PREDICTIONS.jsonl --json`.")
+    report = EvalReport.from_json(options.report.read_text(encoding="utf-8")).to_dict()
+    print(markdown_parity(parity(report, backbone=options.backbone, shots=options.shots), options.backbone), end="")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from iadr1.explain import explanation
+
+    for line in explanation(options.text, solution=options.solution, free=options.free, grid=options.grid):
+        print(line)
+
+
+def _predictions(paths: Sequence[Path]) -> "Iterator[Prediction]":
+    from iadr1.report import iterate_predictions
+
+    for path in paths:
+        yield from iterate_predictions(path)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,15 @@ class Experiment(Section):
 
 
 class Source(Section):
-    """A data set: how its folder is laid out, and where it is below the raw data."""
+    """A data set: how its folder is laid out, and where it is below the raw data.
+
+    `types` gives a type to defect folders whose names state none; `exclude` names samples (by id) with known errors, which are left out.
+    """
 
     layout: str
     folder: str
+    types: dict[str, str] = {}
+    exclude: list[str] = []
 
 
 class Fetch(Section):
@@ -64,6 +69,7 @@ class Prepare(Section):
     pa_sft_rows: int
     sc_grpo_rows: int
     validation_rows: int
+    anomalous_share: float
     grid: int
 
 

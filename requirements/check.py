@@ -1,6 +1,6 @@
 """Imports and starts the parts that pass `pip check` and still break: python requirements/check.py
 
-Each group runs in a process of its own, as in a real run; two at a time.
+A group shares a process, and with it the import of torch; two groups run at a time.
 """
 
 import subprocess
@@ -9,14 +9,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 CHECKS = {
-    "vllm": "import vllm; vllm.LLM",
-    "trl": "from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer",
-    "prefect server": "import prefect, prefect.server.api.server as server; server.create_app(ephemeral=True)",
-    "transformers": "from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor as Images; Images()",
-    "great_expectations": "import great_expectations",
-    "mlflow": "import mlflow.pyfunc, mlflow.store.tracking.sqlalchemy_store",
-    "dvc": "import dvc.repo, dvc_s3",
-    "iadr1": "import iadr1, tasks._run, flows",
+    "transformers, trl, vllm": "from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor as Images; Images();"
+    "from trl import GRPOTrainer, SFTTrainer; from vllm import LLM",
+    "prefect's server": "import prefect.server.api.server as server; server.create_app(ephemeral=True)",
+    "mlflow, dvc, great_expectations": "import mlflow.store.tracking.sqlalchemy_store, dvc.repo, dvc_s3, great_expectations",
 }
 
 
@@ -32,7 +28,7 @@ def main() -> None:
     with ThreadPoolExecutor(2) as pool:
         problems = [found for found in pool.map(problem, CHECKS) if found]
     if problems:
-        sys.exit("\n".join(["check: these parts of the environment do not work together:", *problems, "Remove .venv and run `make setup`."]))
+        sys.exit("\n".join(["check: the environment does not work:", *problems, "Remove .venv and run `make setup`."]))
     print(f"check: {', '.join(CHECKS)} import and start ({time.monotonic() - started:.0f} s)")
 
 

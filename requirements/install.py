@@ -50,7 +50,7 @@ def install(lock: Path, profile: str) -> None:
     say(f"installing {sum(1 for _ in lock.open())} packages from {lock.relative_to(ROOT)}")
     installer = uv() or (PYTHON, "-m", "pip", "install", "--quiet")
     if not packages(installer, lock, profile):
-        sys.exit("set-up: the packages could not be installed; the reason stands above. Nothing else was changed: run it again when that is mended.")
+        sys.exit("set-up: the packages could not be installed; the reason stands above. Run it again when that is mended.")
     run(*installer, "--no-deps", "--no-build-isolation", "--editable", ROOT)
     # Read at the start of every Python process of this environment, the ones that vLLM starts included.
     (site_packages() / "iadr1_environment.pth").write_text("import tasks._environment; tasks._environment.start()\n")
@@ -63,7 +63,8 @@ def packages(installer: tuple[str | Path, ...], lock: Path, profile: str) -> boo
     attempts = [("--no-deps", "-r", lock)]
     if profile == "cpu" and not local and "uv" in installer:
         attempts.insert(0, ("--torch-backend", "cpu", "--no-deps", "-r", lock))
-    return any(subprocess.run([*installer, *options], env=environment, cwd=ROOT).returncode == 0 for options in attempts) and complete_torch(installer, lock)
+    installed = any(subprocess.run([*installer, *options], env=environment, cwd=ROOT).returncode == 0 for options in attempts)
+    return installed and complete_torch(installer, lock)
 
 
 def complete_torch(installer: tuple[str | Path, ...], lock: Path) -> bool:

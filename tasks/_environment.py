@@ -32,7 +32,9 @@ def start() -> None:
     """Prepare this process and those that it will start."""
     switch_telemetry_off()
     _put_own_commands_first()
-    sys.meta_path.insert(0, _TorchvisionOperators())
+    # Python reads the .pth files of an environment twice.
+    if not any(isinstance(finder, _TorchvisionOperators) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TorchvisionOperators())
 
 
 def switch_telemetry_off() -> None:
@@ -49,7 +51,7 @@ def _put_own_commands_first() -> None:
 
 
 class _TorchvisionOperators(MetaPathFinder):
-    """Declares torchvision's two operators before its first import where its compiled library is linked against a CUDA that is not there."""
+    """Declares torchvision's two operators before its first import where its compiled library wants a CUDA that is not there."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Never finds a module; other finders go on after it."""

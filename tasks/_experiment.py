@@ -3,7 +3,8 @@
 python -m tasks._experiment NAME [--data FOLDER]    writes experiments/NAME/{params,dvc}.yaml and prints the path of the second
 """
 
-# The generated files are not git-ignored, because DVC refuses a dvc.yaml that is; committed with their dvc.lock they make the experiment reproducible.
+# The generated files are not git-ignored, because DVC refuses a dvc.yaml that is.
+# Committed with their dvc.lock they make the experiment reproducible.
 
 import argparse
 import re
@@ -62,14 +63,14 @@ def _source(name: str) -> Path:
         raise ParamsError(f"'{name}' cannot be the name of an experiment: use a-z, 0-9, - and _, and none of {', '.join(sorted(TAKEN))}.")
     if not source.is_file():
         there = [path.stem for path in FOLDER.glob("*.yaml")]
-        raise ParamsError(f"{source}: no such experiment; {suggestion(name, there)} An experiment is a YAML file of the keys that it changes.")
+        raise ParamsError(f"{source}: no such experiment; {suggestion(name, there)} It has to hold the keys of params.yaml that change.")
     return source
 
 
 def _images(fetch: Mapping[str, Any], name: str, data: str | None) -> str | None:
     if fetch["source"] != "folder":
         if data is not None:
-            raise ParamsError(f"experiments/{name}.yaml makes its own images, so it cannot use DATA={data}. Set `fetch: {{source: folder}}` in it.")
+            raise ParamsError(f"experiments/{name}.yaml makes its own images; for DATA={data} set `fetch: {{source: folder}}` in it.")
         return None
     folder = data or fetch.get("path")
     if not folder:
@@ -100,7 +101,7 @@ def _write(path: Path, tree: Mapping[str, Any], origin: str) -> None:
 
 def main() -> None:
     """Compose the experiment that the command line names."""
-    parser = argparse.ArgumentParser("python -m tasks._experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m tasks._experiment", description=str(__doc__).partition("\n")[0])
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--data", metavar="FOLDER")
     given = parser.parse_args()
