@@ -26,7 +26,7 @@ def params(**changes: dict) -> dict:
         "seed": 0,
         "experiment": {"name": "root", "params": "params.yaml", "fetched": "data/raw", **FOLDERS},
         "fetch": {"source": "synthetic", "path": None, "train_images": 8, "test_images": 8},
-        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "grid": 3},
+        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "anomalous_share": 0.5, "grid": 3},
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
         "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
         "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, **TRAINER},
