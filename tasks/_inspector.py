@@ -24,7 +24,7 @@ class Inspector(PythonModel):
         """Load the weights that were registered, with the settings they were evaluated with."""
         self.engine = ENGINES["transformers"](Path(context.artifacts["model"]), **context.model_config)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads annotations as a schema
         """A row of answers for each path in the column `image`."""
         import pandas
 

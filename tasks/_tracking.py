@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+import iadr1
 from iadr1.params import Params
 from tasks._run import Workspace
 
@@ -137,19 +139,24 @@ def _version_with(client: Any, name: str, fingerprint: str) -> str | None:
 
 
 def _new_version(client: Any, run: StageRun, candidate: Candidate) -> str:
-    logged = _mlflow().pyfunc.log_model(
+    # Its warnings are about input examples and type hints; the signature is stated here.
+    with warnings.catch_warnings(action="ignore"):
+        logged = _log_inspector(candidate)
+    with suppress(_mlflow().exceptions.MlflowException):
+        client.create_registered_model(candidate.name, description="Industrial inspector that explains itself (iadr1)")
+    return str(client.create_model_version(candidate.name, logged.model_uri, run_id=run.run_id, model_id=logged.model_id).version)
+
+
+def _log_inspector(candidate: Candidate) -> Any:
+    return _mlflow().pyfunc.log_model(
         name="inspector",
         python_model=str(candidate.code),
         artifacts={"model": str(candidate.folder)},
         model_config=dict(candidate.settings),
         signature=_signature(),
-        input_example=None,
-        code_paths=["iadr1"],
+        code_paths=[str(Path(iadr1.__file__).parent)],
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
     )
-    with suppress(_mlflow().exceptions.RestException, _mlflow().exceptions.MlflowException):
-        client.create_registered_model(candidate.name, description="Industrial inspector that explains itself (iadr1)")
-    return str(client.create_model_version(candidate.name, logged.model_uri, run_id=run.run_id, model_id=logged.model_id).version)
 
 
 def _signature() -> Any:

@@ -70,7 +70,7 @@ def test_the_plan_says_what_waits_for_what_and_what_changed(dvc_project):
 
 def test_a_project_that_dvc_cannot_read_is_told_in_its_words(dvc_project):
     Path("dvc.yaml").write_text("stages: {fetch: {cmd: x, out: [y]}}")
-    with pytest.raises(dvc.DvcError, match="dvc.yaml"):
+    with pytest.raises(dvc.DvcError, match=r"dvc\.yaml"):
         dvc.plan(Path("dvc.yaml"))
 
 

@@ -1,0 +1,181 @@
+"""MLflow as a person finds it after a release, and the register stage: one version for one model, staging only past the floors."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iadr1.errors import ReportError
+from iadr1.params import Params, load
+from iadr1.report import EvalReport, Prediction
+from tasks import register
+from tasks._run import Workspace
+from tasks._tracking import lineage_of, stage_run
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = load(ROOT / "params.yaml")
+DATASETS = {name: SHIPPED.evaluate.datasets[name] for name in ("mvtec", "visa")}
+
+
+def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Workspace]:
+    """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
+    home = SHIPPED.experiment.model_copy(update={"name": name})
+    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS})
+    floors = SHIPPED.register.model_copy(update={"floors": {"mean_balanced_accuracy": floor}})
+    params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=floors)
+    here = folder / name
+    (here / "models" / "sc_grpo").mkdir(parents=True)
+    (here / "models" / "sc_grpo" / "weights.txt").write_bytes(b"weights")
+    (here / "params.yaml").write_text(f"name: {name}")
+    return params, Workspace(
+        name, here / "params.yaml", here / "raw", here / "data", here / "models", here / "reports", here / "checkpoints"
+    )
+
+
+def evaluated(work: Workspace, *, right: int) -> None:
+    """Reports of base and SC-GRPO on ten normal and ten anomalous images a data set; SC-GRPO sees `right` of the anomalous ones."""
+    for dataset in DATASETS:
+        said = [answer(dataset, number, model, right) for model in ("base", "sc_grpo") for number in range(20)]
+        path = work.reports / "evaluate" / f"{dataset}-0.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(EvalReport.of(said).to_json())
+
+
+def answer(dataset: str, number: int, model: str, right: int) -> Prediction:
+    anomalous = number < 10
+    yes = model == "sc_grpo" and number < right
+    text = "<think>x</think><answer>Yes</answer>" if yes else "<think>x</think><answer>No</answer>"
+    return Prediction(f"{dataset}/{number}", dataset, "part", model, anomalous, text, visibility=(number + 1) / 10 if anomalous else None)
+
+
+def runs(work: Workspace) -> dict[str, object]:
+    import mlflow
+
+    found = mlflow.search_runs(experiment_names=[f"iadr1-{work.name}"], output_format="list")
+    return {run.info.run_name.split()[0]: run for run in found}
+
+
+def test_a_release_is_a_parent_run_and_each_stage_a_child_of_it(mlflow_store):
+    params, work = release(mlflow_store, "family")
+    for stage in ("pa_sft", "evaluate@mvtec-0"):
+        with stage_run(work, stage, params) as run:
+            run.log_metrics({"loss": 0.5, "nothing": None}, step=1)
+    found = runs(work)
+    assert set(found) == {"release", "pa_sft", "evaluate@mvtec-0"}
+    parents = {found[stage].data.tags["mlflow.parentRunId"] for stage in ("pa_sft", "evaluate@mvtec-0")}
+    assert parents == {found["release"].info.run_id}
+    assert found["pa_sft"].data.metrics == {"loss": 0.5}
+    assert found["pa_sft"].data.params["pa_sft.learning_rate"] == str(params.pa_sft.trainer["learning_rate"])
+    assert found["evaluate@mvtec-0"].data.params["evaluate.batch_size"] == str(params.evaluate.batch_size)
+
+
+def test_a_stage_that_fails_is_a_failed_run(mlflow_store):
+    params, work = release(mlflow_store, "failing")
+    with pytest.raises(ReportError), stage_run(work, "evaluate@visa-0", params):
+        raise ReportError("no such report")
+    assert runs(work)["evaluate@visa-0"].info.status == "FAILED"
+
+
+def test_a_run_states_what_it_was_made_from(mlflow_store):
+    params, work = release(mlflow_store, "lineage")
+    lock = {"stages": {"prepare": {"outs": [{"path": str(work.data / "prepared"), "md5": "abc.dir"}, {"path": "elsewhere", "md5": "x"}]}}}
+    work.params_file.with_name("dvc.lock").write_text(json.dumps(lock))
+    with stage_run(work, "prepare", params):
+        pass
+    import mlflow
+
+    run = runs(work)["prepare"]
+    assert {key: run.data.tags[key] for key in lineage_of(work)} == lineage_of(work)
+    assert len(run.data.tags["dvc_lock_sha256"]) == 64
+    assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/data_fingerprints.json") == {str(work.data / "prepared"): "abc.dir"}
+
+
+def test_a_table_shows_its_images(mlflow_store):
+    from PIL import Image
+
+    params, work = release(mlflow_store, "pictures")
+    Image.new("RGB", (8, 8)).save(mlflow_store / "part.png")
+    with stage_run(work, "evaluate@visa-0", params) as run:
+        run.log_table("examples", {"image": [mlflow_store / "part.png"], "text": ["No"]})
+    import mlflow
+
+    table = mlflow.artifacts.load_dict(f"{runs(work)['evaluate@visa-0'].info.artifact_uri}/examples.json")
+    assert table["columns"] == ["image", "text"]
+    assert table["data"][0][0]["type"] == "image"
+
+
+def test_a_model_past_the_floors_is_staging_and_is_registered_once(mlflow_store):
+    from mlflow import MlflowClient
+
+    params, work = release(mlflow_store, "good")
+    evaluated(work, right=9)
+    register.main(params, work)
+    first = json.loads((work.reports / "summary.json").read_text())["registered"]
+    assert (first["name"], first["version"], first["alias"], first["gates"]) == ("iad-r1-good", 1, "staging", "passed")
+
+    register.main(params, work)
+    again = json.loads((work.reports / "summary.json").read_text())["registered"]
+    assert again["version"] == 1 and "there already" in again["message"]
+
+    evaluated(work, right=10)
+    register.main(params, work)
+    version = MlflowClient().get_model_version_by_alias("iad-r1-good", "staging")
+    assert int(version.version) == 2
+    assert {key: version.tags[key] for key in lineage_of(work)} == lineage_of(work)
+    assert version.tags["gates"] == "passed"
+
+
+def test_a_model_below_a_floor_is_registered_without_alias_and_told_why(mlflow_store, capsys):
+    from mlflow import MlflowClient
+
+    params, work = release(mlflow_store, "weak")
+    evaluated(work, right=2)
+    register.main(params, work)
+    registered = json.loads((work.reports / "summary.json").read_text())["registered"]
+    assert registered["alias"] is None
+    assert registered["message"] in capsys.readouterr().out
+    assert registered["message"] == "iad-r1-weak version 1, not promoted: mean_balanced_accuracy is 60.00, not at least 75"
+    assert not MlflowClient().get_registered_model("iad-r1-weak").aliases
+
+
+def test_the_summary_has_the_form_that_was_promised(mlflow_store):
+    params, work = release(mlflow_store, "summary")
+    evaluated(work, right=9)
+    register.main(params, work)
+    summary = json.loads((work.reports / "summary.json").read_text())
+    model = summary["models"]["sc_grpo"]
+    assert {"models", "registered"} == set(summary)
+    assert set(model["datasets"]) == set(DATASETS)
+    assert {"n", "balanced_accuracy", "tpr", "tnr", "unreadable"} <= set(model["datasets"]["mvtec"])
+    assert (model["mean_balanced_accuracy"], model["datasets"]["visa"]["tpr"], model["datasets"]["visa"]["tnr"]) == (95.0, 90.0, 100.0)
+    assert model["hardest_third"] == 100.0
+    page = (work.reports / "summary.md").read_text()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    assert [line[0] for line in lines] == ["data set", "mvtec", "visa", "**mean**", "hardest third"]
+    assert lines[0][2:] == ["base", "SC-GRPO"]
+    assert lines[1][3].startswith("95.0 [") and lines[1][3].endswith(" 90.0/100.0")
+
+
+def test_a_missing_report_is_told_with_what_to_do(mlflow_store):
+    params, work = release(mlflow_store, "missing")
+    with pytest.raises(ReportError, match=r"evaluate/mvtec-0\.json: no such report\. Run `dvc repro evaluate` to make it\."):
+        register.main(params, work)
+
+
+def test_a_registered_inspector_answers(mlflow_store):
+    import mlflow
+    from PIL import Image
+
+    from tests.tiny import tiny_backbone
+
+    params, work = release(mlflow_store, "whole")
+    shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
+    evaluated(work, right=9)
+    register.main(params, work)
+    Image.new("RGB", (48, 48)).save(mlflow_store / "part.png")
+    inspector = mlflow.pyfunc.load_model("models:/iad-r1-whole@staging")
+    answers = inspector.predict([{"image": str(mlflow_store / "part.png")}])
+    assert list(answers.columns) == ["answer", "location", "type", "reasoning", "text"]
+    assert len(answers) == 1
