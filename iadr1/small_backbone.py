@@ -173,7 +173,7 @@ def tower_heads(width: int) -> "torch.nn.ModuleDict":
 def tower_loss(
     features: "torch.Tensor", heads: "torch.nn.ModuleDict", maps: "torch.Tensor", labels: "torch.Tensor"
 ) -> tuple["torch.Tensor", dict[str, float]]:
-    """Loss of the heads on image tokens [B, tokens, width]: each token names its figures, their mean names body, surface and colour, their maximum the count."""
+    """Loss of the heads on image tokens [B, tokens, width]: each token names its figures, their mean names body, surface and colour, their peak the count."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
