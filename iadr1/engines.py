@@ -1,4 +1,4 @@
-"""Engines that answer chats greedily: transformers anywhere, vLLM where it is installed. An engine is a call from chats to what was generated."""
+"""Engines that answer chats greedily: transformers anywhere, vLLM where it is installed. An engine is a call from chats to answers."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

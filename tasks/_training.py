@@ -1,4 +1,4 @@
-"""What the two training stages share: checkpoints keyed by what they were made from, progress in short lines, and the files that they leave."""
+"""What the two training stages share: checkpoints named by what they are made from, short progress lines, and the files they leave."""
 
 import csv
 import hashlib
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from iadr1.backbones import backbone_of
+from iadr1.params import Params
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 from tasks._run import Workspace, fresh_directory, fresh_file
@@ -18,24 +20,16 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
 @contextmanager
-def training_job(
-    work: Workspace,
-    stage: str,
-    *,
-    keys: Mapping[str, Any],
-    model: Path,
-    max_pixels: int,
-    freeze: Sequence[str],
-    seed: int,
-    samples: Sequence[Sample],
-) -> Iterator[Job]:
+def training_job(work: Workspace, params: Params, stage: str, *, model: Path, samples: Sequence[Sample]) -> Iterator[Job]:
     """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
-    made_from = _fingerprint(model, samples, [dict(keys), max_pixels, list(freeze), seed])
+    told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
+    backbone_of(model)
+    made_from = _fingerprint(model, samples, [told.model_dump(), max_pixels, params.prepare.grid, params.seed])
     checkpoints = work.checkpoints / stage / made_from
     with fresh_directory(work.models / stage) as into:
         yield Job(
-            keys, model, max_pixels, freeze, seed, checkpoints, into, report_to=("mlflow",), callbacks=(_progress(),)
-        )  # fmt: skip
+            told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]
+        )
     shutil.rmtree(work.checkpoints / stage)
 
 

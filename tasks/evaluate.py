@@ -1,6 +1,7 @@
 """Lets the base, PA-SFT and SC-GRPO models inspect one data set, so that a person sees what each stage added.
 
-Reads `prepared/test/<dataset>.jsonl` and the models, writes `predictions/<dataset>-<shots>.jsonl` and `reports/evaluate/<dataset>-<shots>.json`.
+Reads `prepared/test/<dataset>.jsonl` and the models; writes `predictions/<dataset>-<shots>.jsonl` and, in `reports/evaluate/`,
+`<dataset>-<shots>.json`.
 Run with `--dataset mvtec --shots 0`; a killed run keeps the parts that it had finished.
 """
 
@@ -63,11 +64,10 @@ def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
 def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> list[Sample]:
     if dataset not in params.evaluate.datasets:
         raise ParamsError(f"--dataset {dataset}: evaluate.datasets has no such data set; {suggestion(dataset, params.evaluate.datasets)}")
-    samples = read_samples(work.prepared / "test" / f"{dataset}.jsonl")
+    file = work.prepared / "test" / f"{dataset}.jsonl"
+    samples = read_samples(file)
     if not samples:
-        raise DatasetError(
-            f"{work.prepared / 'test' / dataset}.jsonl holds no sample. Check evaluate.datasets.{dataset}.folder and run `dvc repro prepare`."
-        )
+        raise DatasetError(f"{file} holds no sample. Check the folder of evaluate.datasets.{dataset} and run `dvc repro prepare`.")
     require_readable(samples, shots=shots)
     return samples
 

@@ -18,7 +18,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose weights are large enough to say something different about each image."""
     folder = tmp_path_factory.mktemp("model")
     build(folder, seed=3)
-    scaled(folder, 3.0)
+    scaled(folder, 9.0)
     return folder
 
 

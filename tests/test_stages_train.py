@@ -10,31 +10,29 @@ import pytest
 from iadr1.errors import DatasetError, ModelError, ParamsError
 from iadr1.params import Params, parse
 from iadr1.report import read_predictions
+from iadr1.rewards import REWARDS
 from iadr1.samples import write_samples
 from tasks._run import Workspace
 from tests.tiny import SIDE, tiny_backbone, tiny_samples
 
-TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 2}
+FOLDERS = {"data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints"}
+TRAINER = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 2}
+EVALUATE = {"models": ["base", "pa_sft", "sc_grpo"], "engine": "transformers", "batch_size": 4, "max_new_tokens": 8}
 
 
 def params(**changes: dict) -> dict:
     """The parameters of a tiny run, with some sections changed."""
     tree = {
         "seed": 0,
-        "experiment": {
-            "name": "root", "params": "params.yaml", "fetched": "data/raw", "data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints",
-        },
+        "experiment": {"name": "root", "params": "params.yaml", "fetched": "data/raw", **FOLDERS},
         "fetch": {"source": "synthetic", "path": None, "train_images": 8, "test_images": 8},
-        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "grid": 3},
+        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "anomalous_share": 0.5, "grid": 3},
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
-        "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, "max_steps": 2, **TRAINER},
-        "sc_grpo": {"preset": "paper", "rewards": {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}, "max_steps": 2, "max_completion_length": 8, **TRAINER},
-        "evaluate": {
-            "datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], "models": ["base", "pa_sft", "sc_grpo"],
-            "engine": "transformers", "batch_size": 4, "max_new_tokens": 8,
-        },
+        "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
+        "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, **TRAINER},
+        "evaluate": {"datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], **EVALUATE},
         "register": {"name": "iad-r1", "floors": {}},
-    }  # fmt: skip
+    }
     for section, change in changes.items():
         tree[section] = {**tree[section], **change}
     return tree
