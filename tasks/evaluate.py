@@ -5,8 +5,6 @@ Reads `prepared/test/<dataset>.jsonl` and the models; writes `predictions/<datas
 Run with `--dataset mvtec --shots 0`; a killed run keeps the parts that it had finished.
 """
 
-import hashlib
-import json
 import shutil
 import sys
 import time
@@ -25,7 +23,7 @@ from iadr1.report import EvalReport, Prediction, read_predictions, write_predict
 from iadr1.samples import Sample, read_samples
 from tasks._run import Workspace, fresh_file, run_stage
 from tasks._tracking import StageRun, stage_run
-from tasks._training import quiet_libraries
+from tasks._training import fingerprint, quiet_libraries
 
 STAGE = "evaluate"
 # Parts are a fixed number of samples, whatever was finished before: batches, and with them the last bits of the logits, stay the same.
@@ -115,11 +113,8 @@ def _parts(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
 def _parts_folder(candidate: Candidate, params: Params, work: Workspace, *, samples: Sequence[Sample], shots: int) -> Path:
     """Where the finished parts lie: named by everything that the answers depend on."""
     told = params.evaluate
-    weights = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(candidate.folder.iterdir()) if path.is_file()]
-    settings = [told.engine, told.batch_size, told.max_new_tokens, params.pa_sft.max_pixels, shots, candidate.base, params.seed, PART]
-    images = [(path, Path(path).stat().st_size) for sample in samples for path in (*sample.images, *sample.references[:shots])]
-    content = json.dumps([weights, settings, images, [sample.to_json() for sample in samples]])
-    return work.checkpoints / STAGE / f"{candidate.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    settings = (told.engine, told.batch_size, told.max_new_tokens, params.pa_sft.max_pixels, shots, candidate.base, params.seed, PART)
+    return work.checkpoints / STAGE / f"{candidate.name}-{fingerprint(candidate.folder, samples, *settings)}"
 
 
 class _Lazily:
