@@ -108,6 +108,17 @@ def test_a_more_correct_completion_never_earns_less(place, kind, true_place, tru
     assert total() <= total(named=true_kind)
 
 
+@given(
+    st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS),
+    st.sampled_from(list(PRESETS)),
+    TRUE_PLACES,
+    st.none() | TRUE_KINDS,
+)
+def test_a_total_is_made_of_the_four_functions(text, preset, place, kind):
+    chosen, sample = PRESETS[preset], Sample("s", "made", "plate", ("s.png",), True, place, kind)
+    assert score(text, sample, preset=preset)[:4] == tuple(reward(chosen.read(text), sample, 3) for reward in chosen.rewards.values())
+
+
 @given(st.lists(st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS), max_size=6), st.sampled_from(list(PRESETS)))
 def test_a_batch_scores_as_its_members_do(texts, preset):
     samples = [SCRATCH if index % 2 else NORMAL for index in range(len(texts))]
