@@ -11,7 +11,7 @@ One's own reward is a function of (verdict, sample, grid), named in the weights 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -216,11 +216,19 @@ def _one_by_one(rewards: Mapping[str, Reward]) -> Callable[[Verdict, Sample, int
 
 def sample_of_solution(solution: str, *, id: str = "solution") -> Sample:
     """The annotation that a solution text states: "<location>…</location><type>…</type><answer>Yes</answer>", "<answer>No</answer>" or "Yes"/"No"."""
-    verdict = Verdict.parse(solution)
-    anomalous = verdict.anomalous if verdict.anomalous is not None else word_answer(solution)[0]
-    if anomalous is None:
+    found = _solution(solution)
+    if found is None:
         raise DatasetError(f"{id}: a solution holds <answer>Yes</answer> or <answer>No</answer>; found {solution[:80]!r}.")
-    return Sample(id, "", "", (), anomalous, verdict.location if anomalous else None, verdict.type if anomalous else None)
+    return replace(found, id=id)
+
+
+@lru_cache(maxsize=4096)
+def _solution(text: str) -> Sample | None:
+    verdict = Verdict.parse(text)
+    anomalous = verdict.anomalous if verdict.anomalous is not None else word_answer(text)[0]
+    if anomalous is None:
+        return None
+    return Sample("", "", "", (), anomalous, verdict.location if anomalous else None, verdict.type if anomalous else None)
 
 
 def trl_rewards(preset: str, weights: Mapping[str, float], grid: int) -> tuple[list["TrlReward"], list[float]]:
@@ -332,4 +340,4 @@ def _is_reasoning(text: str) -> bool:
 
 def score_json(row_id: Any, found: Score) -> str:
     """One output row of `iadr1 score`."""
-    return json.dumps({"id": row_id, **found._asdict()}, ensure_ascii=False)
+    return json.dumps({"id": row_id, **found._asdict()})

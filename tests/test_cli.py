@@ -61,6 +61,12 @@ def test_missing_files_are_named(tmp_path, capsys):
     assert capsys.readouterr().err.count("no such file") == 3
 
 
+def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
+    source = lines(tmp_path / "in.jsonl", {"id": 0, "completion": GOLD, "solution": SOLUTION})
+    assert main(["score", "--input", source, "--output", f"{source}/out.jsonl", "--preset", "paper"]) == 1
+    assert capsys.readouterr().err.startswith("iadr1: ")
+
+
 def test_an_unknown_preset_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["score", "--input", "a", "--output", "b", "--preset", "best"])
