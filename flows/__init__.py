@@ -1,1 +1,7 @@
-"""Prefect flows: they run commands and hold no logic that a stage could hold."""
+"""When and in which order stages run; a flow calls commands and holds no logic that a stage could hold."""
+
+import os
+
+# Read by Prefect when it is imported, which is after this. The embedded server needs longer than the default 20 s on a slow machine.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")

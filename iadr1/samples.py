@@ -15,7 +15,8 @@ class Sample:
 
     `id` names the sample in every file and is never a disk path. `images` holds the query image last, as a path. `location` is in words ("top left"),
     `type` a defect type of the taxonomy; both are None where no annotation exists. `visibility` is defect contrast (0-1) times the square root of
-    its area share: small is hard to see.
+    its area share: small is hard to see. `physical` names the part or place that was photographed, None where each image shows another one: images of
+    one physical sample are never on both sides of a split.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Sample:
     references: tuple[str, ...] = ()
     mask: str | None = None
     visibility: float | None = None
+    physical: str | None = None
 
     @classmethod
     def from_json(cls, line: str, *, source: str = "sample") -> "Sample":

@@ -1,0 +1,35 @@
+# The project's commands; `make help` lists them.
+PYTHON ?= python3.11
+PROFILE ?= cpu
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lock check ui clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the committed lock (PROFILE=cpu|gpu); does nothing when that is done
+	@$(PYTHON) requirements/install.py $(PROFILE)
+
+run: setup ## Run what is not up to date, from images to a registered inspector (EXPERIMENT=real DATA=<folder> for your own images)
+	@$(BIN)/python -m flows.release $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(if $(DATA),--data "$(DATA)")
+
+test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
+
+lint: setup ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock: setup ## Rewrite the locks from pyproject.toml (UPGRADE=1 for newer versions)
+	@UPGRADE=$(UPGRADE) requirements/lock.sh
+
+check: ## Check that the parts of .venv import and start
+	@$(BIN)/python requirements/check.py
+
+ui: setup ## Show the runs in a browser
+	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+clean: ## Remove what the runs made, not the environment
+	rm -rf data models .checkpoints .dvc/tmp .dvc/cache

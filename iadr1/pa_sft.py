@@ -1,0 +1,138 @@
+"""PA-SFT: teach a backbone to perceive, reason and answer, with `trl.SFTTrainer` and the loss on the completion only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from iadr1 import backbones, prompts, training
+from iadr1.errors import DatasetError
+from iadr1.images import open_image, require_readable
+from iadr1.samples import Sample
+from iadr1.training import Job, Outcome
+
+COLUMNS = ("epoch", "loss", "mean_token_accuracy", "entropy", "grad_norm", "learning_rate", "eval_loss", "eval_mean_token_accuracy")
+REMEMBERED_BYTES = 2**30
+
+
+def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) -> Outcome:
+    """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
+    from trl import SFTConfig
+
+    require_trainable([*samples, *validation])
+    # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
+    defaults = {"max_length": None, "eval_strategy": "epoch" if validation else "no"}
+    config = training.settings(SFTConfig, job, section="pa_sft", **defaults)
+    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
+    training.run(trainer, job)
+    if validation and not _is_validated(trainer.state):
+        trainer.evaluate()
+    backbones.save(trainer.model, processor, job.into)
+    return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
+
+
+def require_trainable(samples: Sequence[Sample]) -> None:
+    """Raise DatasetError when there is nothing to learn from: no rows, a row without a chain of thought, an unreadable image."""
+    if not samples:
+        raise DatasetError("PA-SFT has no rows. Raise prepare.pa_sft_rows or check the training data, then run `dvc repro prepare`.")
+    silent = [sample.id for sample in samples if not (sample.reasoning or "").strip()]
+    if silent:
+        raise DatasetError(
+            f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought."
+        )
+    require_readable(samples)
+
+
+def rows(samples: Sequence[Sample]) -> Any:
+    """The samples as TRL reads them: prompt, completion, and the images by path."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{**prompt_row(sample), "completion": _said(prompts.target(sample))} for sample in samples])
+
+
+def prompt_row(sample: Sample) -> dict[str, Any]:
+    """Prompt and images of a sample; TRL wants placeholders in the one and the images in the other."""
+    messages = prompts.messages(sample)
+    images = [part["image"] for message in messages for part in _parts(message) if part["type"] == "image"]
+    return {"prompt": [{**message, "content": [_placeholder(part) for part in _parts(message)]} for message in messages], "images": images}
+
+
+def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _placeholder(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": part["type"], "text": part.get("text")}
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_rows: Any) -> Any:
+    from trl import SFTTrainer
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    inner = DataCollatorForVisionLanguageModeling(processor, max_length=config.max_length, completion_only_loss=True)
+    record = backbones.backbone_of(job.model)
+    trainer = SFTTrainer(
+        str(job.model),
+        args=config,
+        data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0),
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        processing_class=processor,
+    )
+    backbones.pack_images(trainer.model)
+    backbones.freeze(trainer.model, job.freeze)
+    return trainer
+
+
+class Collator:
+    """TRL's own collator, run once a sample instead of once a step: later epochs only pad what it has returned.
+
+    `remember` bounds the memory for that in bytes; 0 leaves everything to TRL's collator. The batches are the same.
+    """
+
+    def __init__(self, collator: Any, *, remember: int) -> None:
+        self.collator = collator
+        self.padding = {"input_ids": collator.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100, "mm_token_type_ids": 0}
+        self.room = remember
+        self.whole = not remember
+        self.known: dict[str, Mapping[str, Any]] = {}
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if self.whole:
+            return dict(self.collator([self._decoded(example) for example in examples]))
+        return self._padded([self._encoded(example) for example in examples])
+
+    def _decoded(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        return {**example, "images": [open_image(path) for path in example["images"]]}
+
+    def _encoded(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = repr(example)
+        if name in self.known:
+            return self.known[name]
+        encoded = self.collator([self._decoded(example)])
+        size = sum(tensor.nbytes for tensor in encoded.values())
+        if size <= self.room:
+            self.known[name] = encoded
+            self.room -= size
+        return encoded
+
+    def _padded(self, encoded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        batch = {}
+        for name in encoded[0]:
+            tensors = [row[name] for row in encoded]
+            if name in self.padding:
+                batch[name] = pad_sequence([tensor[0] for tensor in tensors], batch_first=True, padding_value=self.padding[name])
+            else:
+                batch[name] = torch.cat(tensors)
+        return batch
+
+
+def _is_validated(state: Any) -> bool:
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)

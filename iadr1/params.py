@@ -1,0 +1,253 @@
+"""The parameters of a run: what `params.yaml` may say, refused by name where it says anything else."""
+
+import ast
+import difflib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from iadr1.errors import ParamsError
+
+# YAML 1.1 wants a point and a signed exponent: it reads 1e-6 as a text.
+_FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+# Which dataclass of TRL receives the keys of a section that are not ours.
+TRAINERS = {"pa_sft": ("trl.trainer.sft_config", "SFTConfig"), "sc_grpo": ("trl.trainer.grpo_config", "GRPOConfig")}
+
+
+class Section(BaseModel):
+    """A part of the parameters: unchangeable, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Experiment(Section):
+    """Where the results of this run go, so that experiments never overwrite one another."""
+
+    name: str
+    params: str
+    fetched: str
+    data: str
+    models: str
+    reports: str
+    checkpoints: str
+
+
+class Source(Section):
+    """A data set: how its folder is laid out, and where it is below the raw data.
+
+    `types` gives a type to defect folders whose names state none; `exclude` names samples (by id) with known errors, which are left out.
+    """
+
+    layout: str
+    folder: str
+    types: dict[str, str] = {}
+    exclude: list[str] = []
+
+
+class Fetch(Section):
+    """Where images come from: made by the procedural benchmark, or a folder of the user's."""
+
+    source: Literal["synthetic", "folder"]
+    path: str | None
+    train_images: int
+    test_images: int
+
+
+class Prepare(Section):
+    """Which samples train, and how many."""
+
+    train: dict[str, Source]
+    pa_sft_rows: int
+    sc_grpo_rows: int
+    validation_rows: int
+    anomalous_share: float
+    grid: int
+
+
+class Validate(Section):
+    """What the training data must be like."""
+
+    minimum_rows: int
+    minimum_minority_share: float
+
+
+class Trainer(BaseModel):
+    """A section whose further keys go untouched to the trainer's own dataclass."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The keys that belong to the trainer."""
+        return dict(self.model_extra or {})
+
+
+class PaSft(Trainer):
+    """PA-SFT: the model that is tuned, and the largest image it is shown."""
+
+    backbone: str
+    max_pixels: int
+    freeze: list[str] = []
+
+
+class ScGrpo(Trainer):
+    """SC-GRPO: which rewards count, and how much."""
+
+    preset: str
+    rewards: dict[str, float]
+    freeze: list[str] = []
+
+
+class Evaluate(Section):
+    """What is evaluated on what."""
+
+    datasets: dict[str, Source]
+    shots: list[int]
+    models: list[str]
+    engine: Literal["transformers", "vllm"]
+    batch_size: int
+    max_new_tokens: int
+
+
+class Register(Section):
+    """The registered model's name, and the floors that a candidate has to pass."""
+
+    name: str
+    floors: dict[str, float]
+
+
+# A dataclass, because pydantic's own models cannot have a field called `validate` or `register`.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Params:
+    """Everything a run may be told."""
+
+    seed: StrictInt
+    experiment: Experiment
+    fetch: Fetch
+    prepare: Prepare
+    validate: Validate
+    pa_sft: PaSft
+    sc_grpo: ScGrpo
+    evaluate: Evaluate
+    register: Register
+
+
+def load(path: Path) -> Params:
+    """The parameters of a file; raises ParamsError that names the first key that is wrong and what to do."""
+    return parse(read(path), source=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, with nothing checked but that YAML read the numbers as numbers."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: no such file. Run from the project's root, or name another file with --params.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not YAML ({' '.join(str(error).split())}). Mend that line.") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path}: holds {type(tree).__name__}, not keys and values. See params.yaml for the form.")
+    _refuse_numbers_as_text(tree, source=str(path))
+    return tree
+
+
+def parse(tree: Mapping[str, Any], *, source: str) -> Params:
+    """The parameters of keys and values; `source` names them in errors."""
+    try:
+        params = TypeAdapter(Params).validate_python(dict(tree))
+    except ValidationError as error:
+        raise ParamsError(f"{source}: {_first_problem(error, tree)}") from error
+    for section, (module, name) in TRAINERS.items():
+        _refuse_unknown_trainer_keys(getattr(params, section), section, fields=trainer_fields(module, name), source=source)
+    return params
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: what may have been meant, or what there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(wrong, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are: {', '.join(names)}."
+
+
+@functools.cache
+def trainer_fields(module: str, name: str) -> frozenset[str]:
+    """The fields of a trainer's dataclass, read from its source because importing it loads torch; empty when it is not installed."""
+    package = importlib.util.find_spec(module.partition(".")[0])
+    if package is None or package.origin is None:
+        return frozenset()
+    file = Path(package.origin).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return _fields_in(ast.parse(file.read_text(encoding="utf-8")), name, package=file.parent)
+
+
+def _fields_in(tree: ast.Module, name: str, *, package: Path) -> frozenset[str]:
+    definition = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    own = {node.target.id for node in definition.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    return frozenset(own).union(*(_fields_of_base(base.id, package) for base in definition.bases if isinstance(base, ast.Name)))
+
+
+def _fields_of_base(name: str, package: Path) -> frozenset[str]:
+    if name == "TrainingArguments":
+        return trainer_fields("transformers.training_args", name)
+    file = package / "base_config.py"
+    return _fields_in(ast.parse(file.read_text(encoding="utf-8")), name, package=package)
+
+
+def _refuse_unknown_trainer_keys(section: Trainer, name: str, *, fields: frozenset[str], source: str) -> None:
+    known = fields | type(section).model_fields.keys()
+    unknown = [key for key in section.trainer if key not in known]
+    if fields and unknown:
+        raise ParamsError(f"{source}: {name}.{unknown[0]} is not a parameter; {suggestion(unknown[0], known)}")
+
+
+def _refuse_numbers_as_text(tree: Any, *, source: str, at: tuple[str, ...] = ()) -> None:
+    for key, value in _children(tree):
+        _refuse_numbers_as_text(value, source=source, at=(*at, str(key)))
+    if isinstance(tree, str) and _FLOAT_AS_TEXT.fullmatch(tree):
+        raise ParamsError(f"{source}: {'.'.join(at)} is the text '{tree}' to YAML 1.1, not a number; write {_as_yaml_float(tree)}.")
+
+
+def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(tree, dict):
+        yield from tree.items()
+    elif isinstance(tree, list):
+        yield from enumerate(tree)
+
+
+def _as_yaml_float(text: str) -> str:
+    mantissa, exponent = f"{float(text):e}".split("e")
+    return f"{float(mantissa)}e{exponent}"
+
+
+def _first_problem(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    problem = error.errors()[0]
+    *above, key = problem["loc"] or ("",)
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name} is not a parameter; {suggestion(str(key), _known(above))}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{name} is missing. Add it; params.yaml shows every key."
+    return f"{name}: {problem['msg']}; found {problem['input']!r}."
+
+
+def _known(section: Iterable[int | str]) -> Iterable[str]:
+    model: Any = Params
+    for part in section:
+        model = _annotation(model, part)
+    return model.model_fields if hasattr(model, "model_fields") else [field.name for field in fields(model)]
+
+
+def _annotation(model: Any, part: int | str) -> Any:
+    hints = get_type_hints(model)
+    if part in hints:
+        hint = hints[str(part)]
+        return get_args(hint)[-1] if get_origin(hint) is dict else hint
+    return model

@@ -1,0 +1,102 @@
+"""What a sound table of samples is like: each check is one line, an expectation of Great Expectations with how bad its failure is.
+
+Where the library has no expectation for a question, `tasks._tables` answers it in words, in a column that is empty in a sound row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from iadr1.params import Validate as Limits
+from tasks._tables import TRAINING
+
+if TYPE_CHECKING:
+    import great_expectations as gx
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """An expectation by its class name, the fact that it stands for, its arguments, and whether a failure stops the chain."""
+
+    expectation: str
+    fact: str
+    given: dict[str, Any] = field(default_factory=dict)
+    is_error: bool = True
+
+
+def fault(column: str, fact: str) -> Check:
+    """No row has a fault of this kind."""
+    return Check("ExpectColumnValuesToBeNull", fact, {"column": column})
+
+
+IDENTITY = (
+    Check("ExpectColumnValuesToBeUnique", "ids are unique", {"column": "id"}),
+    Check(
+        "ExpectColumnValuesToMatchRegex",
+        "ids are dataset/category/split/class/name",
+        {"column": "id", "regex": r"^[^/]+/[^/]+/(?:train|test)/[^/]+/.+$"},
+    ),
+    Check("ExpectColumnValuesToBeInSet", "the label is true or false", {"column": "anomalous", "value_set": [True, False]}),
+    Check("ExpectColumnValuesToNotBeNull", "the category is known", {"column": "category"}),
+    Check("ExpectColumnValuesToBeBetween", "visibility is between 0 and 1", {"column": "visibility", "min_value": 0, "max_value": 1}),
+    Check("ExpectColumnValuesToBeUnique", "no image is there twice", {"column": "sha256"}, is_error=False),
+)
+FILES = (
+    fault("image_problem", "the image can be read and is not blank"),
+    fault("mask_problem", "the mask has the size of its image and marks something"),
+    fault("reference_problem", "references exist and are not the image itself"),
+    fault("annotation_problem", "location and type are words that the rewards know, and only defects have them"),
+)
+APART = (
+    fault("physical_sample_also_in", "no physical sample is in another part of the training or in a test set"),
+    fault("image_also_in", "no image is in another part of the training or in a test set"),
+)
+CHAINS = (
+    Check("ExpectColumnValuesToNotBeNull", "every row has a chain of thought", {"column": "reasoning"}),
+    fault("target_problem", "the target text is in the grammar that the rewards read"),
+    fault("chain_problem", "the chain of thought names what the tags name, and no reference image"),
+    Check(
+        "ExpectColumnValueLengthsToBeBetween",
+        "chains of thought have 40 to 2000 characters",
+        {"column": "reasoning", "min_value": 40, "max_value": 2000},
+        is_error=False,
+    ),
+    Check(
+        "ExpectColumnProportionOfUniqueValuesToBeBetween",
+        "at least 80 % of the chains of thought differ",
+        {"column": "reasoning", "min_value": 0.8},
+        is_error=False,
+    ),
+)
+BOTH_LABELS = Check(
+    "ExpectColumnDistinctValuesToContainSet",
+    "there are normal and defective images",
+    {"column": "anomalous", "value_set": [True, False]},
+    is_error=False,
+)
+
+
+def checks(table: str, limits: Limits, *, empty: bool) -> Sequence[Check]:
+    """The checks of a table in the order of the report; an empty table has no columns, so that only its length is judged."""
+    least = limits.minimum_rows if table in ("pa_sft", "sc_grpo") else 1
+    rows = Check("ExpectTableRowCountToBeBetween", f"there are at least {least} rows", {"min_value": least}, is_error=table != "validation")
+    if empty:
+        return [rows]
+    share = limits.minimum_minority_share
+    balance = Check(
+        "ExpectColumnMeanToBeBetween",
+        f"normal and defective images have a share of at least {share} each",
+        {"column": "anomalous", "min_value": share, "max_value": 1 - share},
+    )
+    chains = CHAINS if table in ("pa_sft", "validation") else ()
+    return [rows, *IDENTITY, *FILES, *APART, *chains, balance if table in TRAINING else BOTH_LABELS]
+
+
+def expectations(suite: Sequence[Check]) -> "list[gx.expectations.Expectation]":
+    """The checks as Great Expectations takes them."""
+    import great_expectations.expectations as gxe
+
+    return [
+        getattr(gxe, check.expectation)(**check.given, severity="critical" if check.is_error else "warning", notes=check.fact)
+        for check in suite
+    ]

@@ -1,0 +1,113 @@
+"""What every stage shares: its folders, its command line, its errors, and outputs that are there whole or not at all."""
+
+import argparse
+import errno
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iadr1.errors import Iadr1Error
+from iadr1.params import Params, load
+from tasks._environment import switch_telemetry_off
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where a run reads and writes; every path is relative to the project's root."""
+
+    name: str
+    params_file: Path
+    raw: Path
+    data: Path
+    models: Path
+    reports: Path
+    checkpoints: Path
+
+    @classmethod
+    def of(cls, params: Params, params_file: Path) -> "Workspace":
+        """The folders that the parameters name."""
+        home = params.experiment
+        folders = (Path(folder) for folder in (home.data, home.models, home.reports, home.checkpoints))
+        return cls(home.name, params_file, _raw(params), *folders)
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of sample files that `prepare` writes."""
+        return self.data / "prepared"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of predictions that `evaluate` writes."""
+        return self.data / "predictions"
+
+
+def _raw(params: Params) -> Path:
+    return Path((params.fetch.source == "folder" and params.fetch.path) or params.experiment.fetched)
+
+
+def run_stage(name: str, main: Callable[..., None], *, options: Mapping[str, Callable[[str], Any]] | None = None) -> None:
+    """Run a stage's `main(params, workspace, **options)` from the command line; exit 1 with one clear line for what a user can mend."""
+    switch_telemetry_off()
+    given = vars(_parser(name, main, options or {}).parse_args())
+    params_file = given.pop("params")
+    try:
+        params = load(params_file)
+        main(params, Workspace.of(params, params_file), **given)
+    except Iadr1Error as error:
+        sys.exit(f"{name}: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"{name}: {disk_full(error)}")
+
+
+def disk_full(error: OSError) -> str:
+    """What to tell a person whose disk is full."""
+    where = Path(error.filename) if error.filename else Path.cwd()
+    return f"the disk is full ({error.strerror}: {where}). Nothing half-written is left; free some space and run again."
+
+
+def _parser(name: str, main: Callable[..., None], options: Mapping[str, Callable[[str], Any]]) -> argparse.ArgumentParser:
+    about = sys.modules[main.__module__].__doc__
+    parser = argparse.ArgumentParser(f"python -m tasks.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="parameter file (default: params.yaml)")
+    for option, kind in options.items():
+        parser.add_argument(f"--{option}", type=kind, required=True)
+    return parser
+
+
+@contextmanager
+def fresh_directory(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that becomes `path` at the end; an error or a kill leaves what was there before."""
+    beside = path.with_name(f".{path.name}.partial")
+    _remove(beside)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        _remove(path)
+        beside.rename(path)
+    finally:
+        _remove(beside)
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[Path]:
+    """A file beside `path`, to be written, that becomes `path` at the end; an error or a kill leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

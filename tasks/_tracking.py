@@ -1,0 +1,250 @@
+"""MLflow behind the few verbs that stages use: a parent run for a release, a child run for a stage, a version of the registered model."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from iadr1.params import Params
+from tasks._run import Workspace
+
+PARENT = "mlflow.parentRunId"
+STAGING = "staging"
+MANIFEST = "manifest_sha256"
+
+# A registered version needs these beside the library, which goes with it.
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """The MLflow run of one execution of a stage; Hugging Face trainers with report_to="mlflow" write into it too."""
+
+    run_id: str
+    release_id: str
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
+        """Log numbers, leaving out what is None (not applicable)."""
+        _mlflow().log_metrics({name: float(value) for name, value in metrics.items() if value is not None}, step=step)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log what the stage was told."""
+        _mlflow().log_params(dict(params))
+
+    def log_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Log a table; a column called `image` holds paths or PIL images and is shown as pictures."""
+        pictures = {"image": [_picture(item) for item in columns["image"]]} if "image" in columns else {}
+        _mlflow().log_table({**columns, **pictures}, artifact_file=f"{name}.json")
+
+    def log_image(self, image: Any, name: str) -> None:
+        """Log one picture, given as a path or a PIL image."""
+        _mlflow().log_image(_opened(image), artifact_file=f"{name}.png")
+
+    def log_file(self, path: Path) -> None:
+        """Log a file, or a folder with all that is in it."""
+        log = _mlflow().log_artifacts if path.is_dir() else _mlflow().log_artifact
+        log(str(path), *((path.name,) if path.is_dir() else ()))
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Tag the run."""
+        _mlflow().set_tags(dict(tags))
+
+
+@contextmanager
+def stage_run(work: Workspace, stage: str, params: Params) -> Iterator[StageRun]:
+    """A child run for this stage below the run of its release; an error inside marks it as failed."""
+    mlflow = _mlflow()
+    _choose_experiment(experiment_name(work))
+    lineage = lineage_of(work)
+    release = _release_run(work, lineage)
+    with mlflow.start_run(run_name=stage, tags={PARENT: release, "stage": stage, **lineage}) as active:
+        run = StageRun(active.info.run_id, release)
+        run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
+        mlflow.log_dict(data_fingerprints(work), "data_fingerprints.json")
+        yield run
+
+
+def end_release(run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path]) -> None:
+    """Close the release's own run, with the numbers and pages that a person compares releases by."""
+    client = _mlflow().MlflowClient()
+    for name, value in metrics.items():
+        if value is not None:
+            client.log_metric(run.release_id, name, value)
+    for file in files:
+        client.log_artifact(run.release_id, str(file))
+    client.set_terminated(run.release_id, "FINISHED")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model folder to register with the code that MLflow runs it by, what identifies it, and whether the gates let it become `staging`."""
+
+    name: str
+    folder: Path
+    code: Path
+    reports: Sequence[Path]
+    settings: Mapping[str, Any]
+    passed: bool
+    reason: str
+
+    @property
+    def manifest(self) -> dict[str, str]:
+        """The SHA-256 of every file that makes up the model and its evaluation."""
+        files = [*sorted(path for path in self.folder.rglob("*") if path.is_file()), *self.reports]
+        return {path.as_posix(): _sha256(path) for path in files}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version of a registered model, and whether it was made now or was there already."""
+
+    name: str
+    version: int
+    alias: str | None
+    is_new: bool
+
+
+def register_model(run: StageRun, work: Workspace, candidate: Candidate) -> Registered:
+    """The version of the registered model for this folder and these reports; `staging` points to it when the gates allow that."""
+    client = _mlflow().MlflowClient()
+    manifest = json.dumps(candidate.manifest, indent=1, sort_keys=True)
+    fingerprint = hashlib.sha256(manifest.encode()).hexdigest()
+    version = _version_with(client, candidate.name, fingerprint)
+    is_new = version is None
+    if version is None:
+        _mlflow().log_text(manifest, "manifest.json")
+        version = _new_version(client, run, candidate)
+    tags = {**lineage_of(work), MANIFEST: fingerprint, "experiment": work.name, "release_run": run.release_id}
+    decision = {"gates": "passed" if candidate.passed else "failed", "gates_reason": candidate.reason}
+    for tag, value in {**(tags if is_new else {}), **decision}.items():
+        client.set_model_version_tag(candidate.name, version, tag, value)
+    if candidate.passed:
+        client.set_registered_model_alias(candidate.name, STAGING, version)
+    return Registered(candidate.name, int(version), STAGING if candidate.passed else None, is_new)
+
+
+def _version_with(client: Any, name: str, fingerprint: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.{MANIFEST} = '{fingerprint}'")
+    return str(max(int(version.version) for version in found)) if found else None
+
+
+def _new_version(client: Any, run: StageRun, candidate: Candidate) -> str:
+    logged = _mlflow().pyfunc.log_model(
+        name="inspector",
+        python_model=str(candidate.code),
+        artifacts={"model": str(candidate.folder)},
+        model_config=dict(candidate.settings),
+        signature=_signature(),
+        input_example=None,
+        code_paths=["iadr1"],
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+    )
+    with suppress(_mlflow().exceptions.RestException, _mlflow().exceptions.MlflowException):
+        client.create_registered_model(candidate.name, description="Industrial inspector that explains itself (iadr1)")
+    return str(client.create_model_version(candidate.name, logged.model_uri, run_id=run.run_id, model_id=logged.model_id).version)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    answers = {
+        "answer": DataType.string,
+        "location": DataType.string,
+        "type": DataType.string,
+        "reasoning": DataType.string,
+        "text": DataType.string,
+    }
+    return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(kind, name) for name, kind in answers.items()]))
+
+
+def experiment_name(work: Workspace) -> str:
+    """The MLflow experiment of a workspace."""
+    return "iadr1" if work.name == "root" else f"iadr1-{work.name}"
+
+
+def lineage_of(work: Workspace) -> dict[str, str]:
+    """What a result was made from: the commit, the parameters and DVC's lock."""
+    return {
+        "git_commit": _git("rev-parse", "HEAD") or "none",
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "params_sha256": _sha256(work.params_file),
+        "dvc_lock_sha256": _sha256(work.params_file.with_name("dvc.lock")),
+    }
+
+
+def data_fingerprints(work: Workspace) -> dict[str, str]:
+    """The content hash of every output below the data folder, as DVC's lock states it."""
+    lock = work.params_file.with_name("dvc.lock")
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
+    outs = (out for stage in stages.values() for out in stage.get("outs", ()))
+    return {out["path"]: out.get("md5", "") for out in outs if Path(out["path"]).is_relative_to(work.data)}
+
+
+def _mlflow() -> Any:
+    # Absolute and in the environment: a relative one makes a second database where a child has another working folder.
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').absolute()}")
+    import mlflow
+
+    return mlflow
+
+
+def _choose_experiment(name: str) -> None:
+    mlflow = _mlflow()
+    if os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite") and mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, artifact_location=Path("mlartifacts", name).absolute().as_uri())
+    mlflow.set_experiment(name)
+
+
+def _release_run(work: Workspace, lineage: Mapping[str, str]) -> str:
+    mlflow = _mlflow()
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment_by_name(experiment_name(work))
+    release = f"{lineage['git_commit'][:8]}-{lineage['params_sha256'][:8]}"
+    found = client.search_runs([experiment.experiment_id], f"tags.release = '{release}'", max_results=1)
+    if found:
+        client.update_run(found[0].info.run_id, status="RUNNING")
+        return str(found[0].info.run_id)
+    tags = {"release": release, **{name: value for name, value in lineage.items() if name != "dvc_lock_sha256"}}
+    made = client.create_run(experiment.experiment_id, tags=tags, run_name=f"release {release}")
+    client.log_dict(made.info.run_id, yaml.safe_load(work.params_file.read_text(encoding="utf-8")), "params.yaml")
+    return str(made.info.run_id)
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif hasattr(value, "model_dump"):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return {key: leaf for part, child in value.items() for key, leaf in _flat(child, f"{name}.{part}").items()}
+    return {} if value is None else {name: value}
+
+
+def _opened(image: Any) -> Any:
+    from PIL import Image
+
+    return Image.open(image).convert("RGB") if isinstance(image, str | Path) else image
+
+
+def _picture(image: Any) -> Any:
+    return _mlflow().Image(_opened(image))
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"

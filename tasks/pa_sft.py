@@ -1,0 +1,44 @@
+"""Teaches the backbone to perceive, reason and answer: PA-SFT on the prepared chains of thought.
+
+Reads `prepared/pa_sft.jsonl` and `prepared/validation.jsonl`; writes `models/pa_sft`, `reports/pa_sft.csv` (curve), `reports/pa_sft.json`.
+A killed run resumes from its last whole checkpoint.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from iadr1 import training
+from iadr1.params import Params
+from iadr1.samples import read_samples
+from iadr1.training import Outcome
+from tasks._run import Workspace, run_stage
+from tasks._tracking import stage_run
+from tasks._training import flat_parts, quiet_libraries, training_job, write_curve, write_metrics
+
+STAGE = "pa_sft"
+
+
+def main(params: Params, work: Workspace) -> None:
+    """Train, save the model and its curve, and log both."""
+    from iadr1 import pa_sft
+
+    samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
+    pa_sft.require_trainable([*samples, *validation])
+    quiet_libraries()
+    model = Path(params.pa_sft.backbone)
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=[*samples, *validation]) as job:
+        outcome = pa_sft.train(job, samples, validation=validation)
+        write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS))
+        write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
+        run.log_params(flat_parts(outcome))
+        run.log_metrics(_metrics(outcome, rows=len(samples)))
+        run.log_file(work.reports / "pa_sft.csv")
+
+
+def _metrics(outcome: Outcome, *, rows: int) -> dict[str, Any]:
+    last = {key: value for entry in outcome.history for key, value in entry.items()}
+    return {"rows": rows, **{name: last.get(name) for name in ("loss", "eval_loss", "eval_mean_token_accuracy")}}
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, main)

@@ -1,0 +1,80 @@
+"""Rewards consistent reasoning, right answers, places and types: SC-GRPO on the model's own completions, from the PA-SFT model.
+
+Reads `models/pa_sft` and `prepared/sc_grpo.jsonl`, writes `models/sc_grpo`, `reports/sc_grpo.csv` (curve) and `reports/sc_grpo.json`.
+A killed run resumes from its last whole checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iadr1.params import Params
+from iadr1.samples import Sample, read_samples
+from tasks._run import Workspace, run_stage
+from tasks._tracking import StageRun, stage_run
+from tasks._training import flat_parts, quiet_libraries, training_job, write_curve, write_metrics
+
+STAGE = "sc_grpo"
+TABLE_ROWS = 16
+
+
+def main(params: Params, work: Workspace) -> None:
+    """Train, save the model and its curve, and log both with the last completions."""
+    from iadr1 import sc_grpo
+
+    told = params.sc_grpo
+    samples = read_samples(work.prepared / "sc_grpo.jsonl")
+    sc_grpo.require_trainable(samples)
+    quiet_libraries()
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=work.models / "pa_sft", samples=samples) as job:
+        outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=params.prepare.grid)
+        rows = sc_grpo.curve(outcome.history, told.rewards)
+        write_curve(work.reports / "sc_grpo.csv", rows)
+        write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows))
+        run.log_params(flat_parts(outcome))
+        run.log_metrics(_metrics(rows))
+        run.log_file(work.reports / "sc_grpo.csv")
+        _log_completions(run, job.checkpoints, samples)
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The reward of the first and of the last tenth of the training, and the health at its end."""
+    steps = [row for row in rows if row["reward"] is not None]
+    tenth = max(1, len(steps) // 10)
+    means = {
+        f"{name}_{when}": _mean(part, name)
+        for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:]))
+        for name in _components(rows)
+    }
+    return means | {name: _mean(steps[-tenth:], name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
+
+
+def _components(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return ["reward", *(name for name in (rows[0] if rows else ()) if name.startswith("rewards/"))]
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _log_completions(run: StageRun, checkpoints: Path, samples: Sequence[Sample]) -> None:
+    """The completions of the first and the last steps as tables: what was said to which image, and what it earned."""
+    import pandas
+
+    tables = sorted((checkpoints / "completions").glob("*.parquet"))
+    images = {sample.id: sample.images[-1] for sample in samples}
+    for name, chosen in (("first", tables[:1]), ("last", tables[-1:])):
+        for path in chosen:
+            frame = pandas.read_parquet(path).head(TABLE_ROWS)
+            run.log_table(f"completions_{name}", _columns(frame, images))
+
+
+def _columns(frame: Any, images: Mapping[str, str]) -> dict[str, list[Any]]:
+    told = {name: frame[name].tolist() for name in frame.columns if name not in ("prompt", "completion")}
+    said = ["".join(message["content"] for message in completion) for completion in frame["completion"]]
+    return {"image": [images[name] for name in told["sample"]], "completion": said, **told}
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, main)

@@ -1,0 +1,213 @@
+"""The stages pa_sft, sc_grpo and evaluate on tiny data, in a workspace of their own, with MLflow on SQLite."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iadr1.errors import DatasetError, ModelError, ParamsError
+from iadr1.params import Params, parse
+from iadr1.report import read_predictions
+from iadr1.rewards import REWARDS
+from iadr1.samples import write_samples
+from tasks._run import Workspace
+from tests.tiny import SIDE, tiny_backbone, tiny_samples
+
+FOLDERS = {"data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints"}
+TRAINER = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 2}
+EVALUATE = {"models": ["base", "pa_sft", "sc_grpo"], "engine": "transformers", "batch_size": 4, "max_new_tokens": 8}
+
+
+def params(**changes: dict) -> dict:
+    """The parameters of a tiny run, with some sections changed."""
+    tree = {
+        "seed": 0,
+        "experiment": {"name": "root", "params": "params.yaml", "fetched": "data/raw", **FOLDERS},
+        "fetch": {"source": "synthetic", "path": None, "train_images": 8, "test_images": 8},
+        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "anomalous_share": 0.5, "grid": 3},
+        "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
+        "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
+        "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, **TRAINER},
+        "evaluate": {"datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], **EVALUATE},
+        "register": {"name": "iad-r1", "floors": {}},
+    }
+    for section, change in changes.items():
+        tree[section] = {**tree[section], **change}
+    return tree
+
+
+def workspace(tree: dict) -> tuple[Params, Workspace]:
+    """The parameters and their workspace, relative to the current folder."""
+    file = Path("params.yaml")
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    read = parse(tree, source="params.yaml")
+    return read, Workspace.of(read, file)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with prepared samples."""
+    folder = tmp_path_factory.mktemp("project")
+    images = folder / "images"
+    images.mkdir()
+    samples = [
+        replace(sample, images=(str(Path(sample.images[0]).relative_to(folder)),)) for sample in tiny_samples(images, 16, dataset="mvtec")
+    ]
+    prepared = folder / "data" / "prepared"
+    write_samples(prepared / "pa_sft.jsonl", samples[:8])
+    write_samples(prepared / "validation.jsonl", samples[8:12])
+    write_samples(prepared / "sc_grpo.jsonl", [replace(sample, reasoning=None) for sample in samples[:8]])
+    write_samples(prepared / "test" / "mvtec.jsonl", [replace(sample, reasoning=None) for sample in samples[10:]])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def outputs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after the three stages have run once."""
+    from tasks import evaluate, pa_sft, sc_grpo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+        told, work = workspace(params())
+        pa_sft.main(told, work)
+        sc_grpo.main(told, work)
+        evaluate.main(told, work, dataset="mvtec", shots=0)
+    return root
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_training_stages_leave_a_model_a_curve_and_metrics(outputs: Path) -> None:
+    for stage, column in (("pa_sft", "loss"), ("sc_grpo", "rewards/consistency")):
+        assert (outputs / "models" / stage / "model.safetensors").stat().st_mode & 0o777 == 0o644
+        curve = rows(outputs / "reports" / f"{stage}.csv")
+        assert [row["step"] for row in curve] == ["1", "2"] and all(float(row[column]) >= 0 for row in curve)
+        assert json.loads((outputs / "reports" / f"{stage}.json").read_text())["steps"] == 2
+
+
+def test_no_checkpoint_is_left_after_a_success(outputs: Path) -> None:
+    assert not [path for path in (outputs / ".checkpoints").rglob("*") if path.is_file()]
+
+
+def test_each_model_is_asked_and_read_in_its_own_way(outputs: Path) -> None:
+    predictions = read_predictions(outputs / "data" / "predictions" / "mvtec-0.jsonl")
+    assert {(one.model, one.reader) for one in predictions} == {("base", "free"), ("pa_sft", "tags"), ("sc_grpo", "tags")}
+    assert len(predictions) == 18 and all(one.tokens <= 8 for one in predictions)
+
+
+def test_the_report_holds_every_model_and_no_time(outputs: Path) -> None:
+    text = (outputs / "reports" / "evaluate" / "mvtec-0.json").read_text()
+    assert json.loads(text)["models"].keys() == {"base", "pa_sft", "sc_grpo"} and "seconds" not in text
+
+
+def test_mlflow_holds_curves_tables_and_rates(outputs: Path) -> None:
+    import mlflow
+
+    found = {
+        run.data.tags["stage"]: run
+        for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if "stage" in run.data.tags
+    }
+    assert {"pa_sft", "sc_grpo", "evaluate@mvtec-0"} <= found.keys()
+    assert {"loss", "eval_loss"} <= found["pa_sft"].data.metrics.keys()
+    assert {"rewards/accuracy/mean", "reward", "kl", "reward_end"} <= found["sc_grpo"].data.metrics.keys()
+    assert {"base.balanced_accuracy", "sc_grpo.tpr", "base.seconds_per_image"} <= found["evaluate@mvtec-0"].data.metrics.keys()
+
+
+def test_a_second_evaluation_writes_the_same_bytes(outputs: Path) -> None:
+    from tasks import evaluate
+
+    files = [outputs / "data/predictions/mvtec-0.jsonl", outputs / "reports/evaluate/mvtec-0.json"]
+    before = [path.read_bytes() for path in files]
+    evaluate.main(*workspace(params()), dataset="mvtec", shots=0)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_an_evaluation_takes_up_the_parts_that_a_killed_one_finished(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import evaluate
+
+    told, work = workspace(params(evaluate={"models": ["base"]}))
+    asked = []
+
+    class Killed(Exception):
+        pass
+
+    def engine(model: Path, **_: object):  # type: ignore[no-untyped-def]
+        def answer(chats, done):  # type: ignore[no-untyped-def]
+            if len(asked) == 2:
+                raise Killed
+            asked.append(len(chats))
+            return [evaluate.Generated("No.", False, 2) for _ in chats]
+
+        return answer
+
+    monkeypatch.setattr(evaluate, "PART", 2)
+    monkeypatch.setitem(evaluate.ENGINES, "transformers", engine)
+    with pytest.raises(Killed):
+        evaluate.main(told, work, dataset="mvtec", shots=0)
+    asked[:] = [0]
+    evaluate.main(told, work, dataset="mvtec", shots=0)
+    assert asked == [0, 2]
+
+
+def test_fewer_references_than_shots_are_said(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tasks import evaluate
+
+    evaluate.main(*workspace(params(evaluate={"models": ["base"], "max_new_tokens": 2})), dataset="mvtec", shots=1)
+    assert "6 of 6 samples have fewer than 1 reference images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes, dataset, error, message",
+    [
+        ({}, "mvtek", ParamsError, "did you mean mvtec?"),
+        ({"evaluate": {"models": ["pa_stf"]}}, "mvtec", ParamsError, "did you mean pa_sft?"),
+        ({"pa_sft": {"backbone": "images"}}, "mvtec", ModelError, "config.json is missing"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_made_says_why(root: Path, changes: dict, dataset: str, error: type, message: str) -> None:
+    from tasks import evaluate
+
+    with pytest.raises(error, match=message):
+        evaluate.main(*workspace(params(**changes)), dataset=dataset, shots=0)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("learning_rat", 1.0, "pa_sft.learning_rat is not a parameter; did you mean learning_rate"),
+        ("output_dir", "x", "pa_sft.output_dir is decided by the stage"),
+        ("lr_scheduler_type", "sideways", "pa_sft: SFTConfig refuses these keys"),
+    ],
+)
+def test_a_trainer_key_that_cannot_be_is_refused_by_name(root: Path, key: str, value: object, message: str) -> None:
+    from tasks import pa_sft
+
+    with pytest.raises(ParamsError, match=message):
+        pa_sft.main(*workspace(params(pa_sft={key: value})))
+
+
+def test_an_unreadable_image_is_named_before_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import pa_sft
+
+    told, work = workspace(params())
+    broken = root / "images" / "000.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:40])
+    try:
+        with pytest.raises(DatasetError, match=r"1 of 12 images cannot be read: images/000\.png"):
+            pa_sft.main(told, work)
+    finally:
+        broken.write_bytes(content)

@@ -1,0 +1,222 @@
+"""validate finds every kind of fault, names the rows, and passes sound data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadr1.errors import DatasetError
+from iadr1.params import Params
+from iadr1.samples import Sample, read_samples, write_samples
+from tasks._run import Workspace
+from tasks._tables import tables
+from tasks.prepare import prepared
+from tasks.validate import refuse_errors, validated
+from tests import layouts
+from tests.stages import of_folder
+
+Parts = dict[str, list[Sample]]
+
+
+@pytest.fixture
+def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Workspace]:
+    """A workspace whose prepared data is sound."""
+    layouts.parts(tmp_path / "images", normal=20, defects=12)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    params, work = of_folder(tmp_path / "images")
+    prepared(params, work)
+    return params, work
+
+
+def parts_of(work: Workspace) -> Parts:
+    files = sorted(work.prepared.rglob("*.jsonl"))
+    return {file.relative_to(work.prepared).with_suffix("").as_posix(): read_samples(file) for file in files}
+
+
+def defect(rows: list[Sample]) -> int:
+    """The place of a defective row."""
+    return next(place for place, sample in enumerate(rows) if sample.anomalous)
+
+
+def normal(rows: list[Sample]) -> int:
+    """The place of a normal row."""
+    return next(place for place, sample in enumerate(rows) if not sample.anomalous)
+
+
+# Each plants one fault and returns the part and the id of a row that must be named.
+def image_is_gone(parts: Parts) -> tuple[str, str]:
+    sample = parts["pa_sft"][0]
+    parts["pa_sft"][0] = replace(sample, images=("gone.png",))
+    return "pa_sft", sample.id
+
+
+def image_is_broken(parts: Parts) -> tuple[str, str]:
+    sample = parts["test/parts"][0]
+    Path(sample.images[0]).write_bytes(b"\x89PNG\r\n\x1a\n")
+    return "test/parts", sample.id
+
+
+def image_is_blank(parts: Parts) -> tuple[str, str]:
+    place = normal(parts["sc_grpo"])
+    sample = parts["sc_grpo"][place]
+    parts["sc_grpo"][place] = replace(sample, images=(str(layouts.picture(Path("blank.png"), grey=0)),))
+    return "sc_grpo", sample.id
+
+
+def mask_has_another_size(parts: Parts) -> tuple[str, str]:
+    sample = parts["pa_sft"][defect(parts["pa_sft"])]
+    layouts.mask(Path(str(sample.mask)), side=99)
+    return "pa_sft", sample.id
+
+
+def mask_is_empty(parts: Parts) -> tuple[str, str]:
+    sample = parts["validation"][defect(parts["validation"])]
+    layouts.mask(Path(str(sample.mask)), empty=True)
+    return "validation", sample.id
+
+
+def mask_is_gone(parts: Parts) -> tuple[str, str]:
+    sample = parts["test/parts"][defect(parts["test/parts"])]
+    Path(str(sample.mask)).unlink()
+    return "test/parts", sample.id
+
+
+def changed(part: str, pick: Callable[[list[Sample]], int], **fields: object) -> Callable[[Parts], tuple[str, str]]:
+    """A fault that is a changed field of one row."""
+
+    def harm(parts: Parts) -> tuple[str, str]:
+        place = pick(parts[part])
+        parts[part][place] = replace(parts[part][place], **fields)  # type: ignore[arg-type]
+        return part, parts[part][place].id
+
+    return harm
+
+
+def query_is_its_reference(parts: Parts) -> tuple[str, str]:
+    sample = parts["test/parts"][0]
+    parts["test/parts"][0] = replace(sample, references=(*sample.references, sample.images[0]))
+    return "test/parts", sample.id
+
+
+def physical_sample_is_in_two_parts(parts: Parts) -> tuple[str, str]:
+    parts["pa_sft"][0] = replace(parts["pa_sft"][0], physical="plate 7")
+    parts["sc_grpo"][0] = replace(parts["sc_grpo"][0], physical="plate 7")
+    return "pa_sft", parts["pa_sft"][0].id
+
+
+def training_image_is_in_a_test_set(parts: Parts) -> tuple[str, str]:
+    copied = Path(parts["test/parts"][0].images[0])
+    copied.write_bytes(Path(parts["sc_grpo"][0].images[0]).read_bytes())
+    return "test/parts", parts["test/parts"][0].id
+
+
+FAULTS = [
+    (image_is_gone, "image_problem", "no such file"),
+    (image_is_broken, "image_problem", "cannot be read as an image"),
+    (image_is_blank, "image_problem", "every pixel is the same"),
+    (mask_has_another_size, "mask_problem", "99x99 pixels, its image 24x24"),
+    (mask_is_empty, "mask_problem", "marks nothing"),
+    (mask_is_gone, "mask_problem", "no such file"),
+    (changed("sc_grpo", defect, location="somewhere"), "annotation_problem", "location 'somewhere' names no place"),
+    (changed("sc_grpo", defect, type="bad luck"), "annotation_problem", "type 'bad luck' is not in the taxonomy"),
+    (changed("sc_grpo", normal, type="scratch"), "annotation_problem", "is normal, but has scratch"),
+    (changed("pa_sft", defect, location=None), "chain_problem", "does not name None"),
+    (changed("pa_sft", defect, type="hole"), "chain_problem", "does not name hole"),
+    (changed("pa_sft", normal, reasoning="as in the reference image, all is well."), "chain_problem", "speaks of a reference image"),
+    (
+        changed("pa_sft", normal, reasoning="all is well.</think><answer>Yes</answer>"),
+        "target_problem",
+        "a block cannot hold one of the tags",
+    ),
+    (changed("test/parts", normal, references=("gone.png",)), "reference_problem", "no file gone.png"),
+    (query_is_its_reference, "reference_problem", "is its own reference"),
+    (physical_sample_is_in_two_parts, "physical_sample_also_in", "sc_grpo"),
+    (training_image_is_in_a_test_set, "image_also_in", "sc_grpo"),
+]
+
+
+@pytest.mark.parametrize(("harm", "column", "said"), FAULTS)
+def test_each_fault_is_said_in_its_column(
+    sound: tuple[Params, Workspace], harm: Callable[[Parts], tuple[str, str]], column: str, said: str
+) -> None:
+    parts = parts_of(sound[1])
+    part, harmed = harm(parts)
+    row = next(row for row in tables(parts, grid=3)[part] if row["id"] == harmed)
+    assert said in str(row[column])
+
+
+def test_sound_rows_have_no_fault(sound: tuple[Params, Workspace]) -> None:
+    found = tables(parts_of(sound[1]), grid=3)
+    faults = {column for _, column, _ in FAULTS}
+    assert {row[column] for rows in found.values() for row in rows for column in faults} == {None}
+
+
+def test_an_image_in_two_test_sets_is_no_leak(sound: tuple[Params, Workspace]) -> None:
+    parts = parts_of(sound[1])
+    parts["test/other"] = [replace(sample, id=sample.id.replace("parts", "other", 1)) for sample in parts["test/parts"]]
+    assert {row["image_also_in"] for row in tables(parts, grid=3)["test/other"]} == {None}
+
+
+def test_sound_data_passes_and_the_report_is_the_same_again(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    report = validated(params, work)
+    refuse_errors(report, work)
+    assert report["passed"]
+    assert report["tables"]["pa_sft"] == {"rows": 10, "anomalous": 5}
+    assert (work.reports / "data_docs" / "index.html").is_file()
+    before = (work.reports / "validation.json").read_bytes()
+    validated(params, work)
+    assert (work.reports / "validation.json").read_bytes() == before
+    assert json.loads(before) == report
+
+
+def test_planted_faults_are_all_found_and_stop_the_chain_with_their_rows_named(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    parts = parts_of(work)
+    planted = [image_is_gone, mask_is_empty, query_is_its_reference, physical_sample_is_in_two_parts, training_image_is_in_a_test_set]
+    harmed = [harm(parts) for harm in planted]
+    parts["sc_grpo"].append(parts["sc_grpo"][1])
+    for part, rows in parts.items():
+        write_samples(work.prepared / f"{part}.jsonl", rows)
+    report = validated(params, work)
+    failed = {(finding["table"], finding["check"], finding["severity"]) for finding in report["findings"]}
+    assert ("sc_grpo", "ids are unique", "error") in failed
+    assert ("sc_grpo", "no image is there twice", "warning") in failed
+    with pytest.raises(DatasetError) as refused:
+        refuse_errors(report, work)
+    message = str(refused.value)
+    assert "the data is not fit to train on" in message
+    assert "data_docs/index.html" in message
+    assert all(f"\n{part}: expected that" in message and sample_id in message for part, sample_id in harmed)
+    assert "no image is there twice" not in message  # a warning stops nothing
+
+
+def test_too_few_rows_and_one_label_only_are_refused(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    write_samples(work.prepared / "pa_sft.jsonl", [])
+    write_samples(work.prepared / "sc_grpo.jsonl", [sample for sample in parts_of(work)["sc_grpo"] if not sample.anomalous])
+    with pytest.raises(DatasetError) as refused:
+        refuse_errors(validated(params, work), work)
+    assert "pa_sft: expected that there are at least 4 rows; found 0." in str(refused.value)
+    assert "sc_grpo: expected that normal and defective images have a share of at least 0.2 each; found 0.0." in str(refused.value)
+
+
+def test_prepared_data_that_is_missing_is_named(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    (work.prepared / "sc_grpo.jsonl").unlink()
+    with pytest.raises(DatasetError, match=r"sc_grpo.jsonl: no such file. Run `dvc repro prepare`"):
+        validated(params, work)
+
+
+def test_images_of_every_mode_are_read(sound: tuple[Params, Workspace]) -> None:
+    parts = parts_of(sound[1])
+    for place, mode in enumerate(("1", "L", "P", "RGBA", "CMYK")):
+        path = Path(f"{mode}.tif")
+        Image.fromarray(np.random.default_rng(place).integers(0, 255, (24, 24, 3), np.uint8)).convert(mode).save(path)
+        parts["pa_sft"][place] = replace(parts["pa_sft"][place], images=(str(path),))
+    assert {row["image_problem"] for row in tables(parts, grid=3)["pa_sft"]} == {None}
