@@ -57,9 +57,9 @@ _AFTER_ADVERB = frozenset("at in on next above below under beside near by after 
 _WORD_TOKENS: dict[str, tuple[str, str]] = {
     **{word: ("v", name) for name, words in _VERTICAL.items() for word in words.split()},
     **{word: ("h", name) for name, words in _HORIZONTAL.items() for word in words.split()},
-    **{word: ("c", "center") for word in _CENTER},
+    **dict.fromkeys(_CENTER, ("c", "center")),
     **{word: ("band", kind) for word, kind in _BANDS.items()},
-    **{word: ("whole", "whole") for word in _WHOLE},
+    **dict.fromkeys(_WHOLE, ("whole", "whole")),
 }
 
 
