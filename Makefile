@@ -16,7 +16,7 @@ run: setup ## Run what is not up to date, from images to a registered inspector 
 	@$(BIN)/python -m flows.release $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(if $(DATA),--data "$(DATA)")
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

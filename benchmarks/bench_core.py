@@ -1,4 +1,4 @@
-"""How fast the inspection core is: scoring, runaway texts, reports and start-up. Run `python benchmarks/bench_core.py [--quick]`."""
+"""How fast the inspection core is: start-up, runaway texts, scoring and reports. Run `python benchmarks/bench_core.py [--quick]`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from iadr1.report import EvalReport, Prediction
 from iadr1.rewards import PRESETS, scores
 from iadr1.samples import Sample
 from iadr1.verdict import Verdict
 
-PLACES = [f"{row} {column}".replace("center center", "center") for row in ("top", "center", "bottom") for column in ("left", "center", "right")]
+PLACES = [
+    f"{row} {column}".replace("center center", "center") for row in ("top", "center", "bottom") for column in ("left", "center", "right")
+]
 SAID_PLACES = [*PLACES, "upper left", "near the left edge", "lower right corner", "top left, top center", "middle", "unknown"]
 KINDS = ["scratch", "hole", "stain", "dent", "crack", "pit", "chip", "debris", "wear mark", "breakage"]
 SAID_KINDS = [*KINDS, "scratches", "surface damage", "fracture", "scrach", "contamination", "defect", "bent lead"]
@@ -56,14 +58,17 @@ def bench_scoring(count: int) -> None:
     samples = [sample(rng, number // 4) for number in range(2 * count)]
     length = sum(map(len, completions)) / len(completions)
     for preset in PRESETS:
-        once, twice = (_seconds(lambda n=n: scores(completions[:n], samples[:n], preset=preset)) for n in (count, 2 * count))
+        once = _seconds(lambda name=preset: scores(completions[:count], samples[:count], preset=name))
+        twice = _seconds(lambda name=preset: scores(completions, samples, preset=name))
         print(f"score {preset:9}{count / once:10,.0f}/s, twice as many {2 * count / twice:10,.0f}/s ({length:.0f} characters a completion)")
 
 
 def bench_runaway() -> None:
     """Milliseconds for a megabyte of the worst texts."""
     pieces = ["No</answer>", "<", "<think>", "<answer>No</answer>", "yes no ", "a ", "<th"]
-    slowest = max((_seconds(lambda text=text: Verdict.parse(text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces))
+    slowest = max(
+        (_seconds(lambda text=text: Verdict.parse(text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces)
+    )
     print(f"parse 1 MB of a runaway: at most {1000 * slowest[0]:.1f} ms ({slowest[1]!r}…)")
 
 
@@ -82,9 +87,7 @@ def bench_report(count: int) -> None:
     """Seconds and memory of a report with 1,000 bootstrap rounds."""
     rng = random.Random(2)
     texts = [completion(rng) for _ in range(20_000)]
-    start = time.perf_counter()
-    EvalReport.of(predictions(count, texts)).to_json()
-    seconds = time.perf_counter() - start
+    seconds = _seconds(lambda: EvalReport.of(predictions(count, texts)).to_json(), times=1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"report over {count:,} predictions, 1,000 rounds: {seconds:.1f} s with making them, peak memory of the process {peak:,.0f} MB")
 
@@ -93,16 +96,19 @@ def bench_start() -> None:
     """Seconds from the shell to the help text and to a score."""
     for arguments in (["--help"], ["explain", "<think>a</think><answer>No</answer>"]):
         command = [sys.executable, "-m", "iadr1.cli", *arguments]
-        fastest = _seconds(lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), times=5)
+        fastest = _seconds(
+            lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), times=5, clock=time.perf_counter
+        )
         print(f"iadr1 {arguments[0]}: {fastest:.2f} s")
 
 
-def _seconds(action, times: int = 3) -> float:  # type: ignore[no-untyped-def]
+def _seconds(action: Callable[[], object], *, times: int = 3, clock: Callable[[], float] = time.process_time) -> float:
+    """The fastest of several runs, in seconds of this process's core: other work on the machine does not count."""
     found = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = clock()
         action()
-        found.append(time.perf_counter() - start)
+        found.append(clock() - start)
     return min(found)
 
 

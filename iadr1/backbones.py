@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def _packed_attention(module: Any, query: Any, key: Any, value: Any, attention_m
     import torch
 
     bounds = options["cu_seq_lens_q"].tolist()
-    lengths = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+    lengths = [end - start for start, end in pairwise(bounds)]
     packed = torch.stack([tensor[0].transpose(0, 1) for tensor in (query, key, value)])
     if len(set(lengths)) == 1:
         return _attend(packed, lengths[0], options["scaling"])[None], None

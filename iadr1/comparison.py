@@ -14,11 +14,15 @@ from iadr1.report import ROUNDS, Prediction, interval
 
 @dataclass(frozen=True)
 class Pairs:
-    """On one dataset's shared images of each label: both right, only the first, only the second, neither."""
+    """On one dataset's shared images of each label: both right, only the first, only the second, neither; over all seeds.
+
+    Several seeds see the same images, so tests and intervals count each image once.
+    """
 
     dataset: str
     normal: tuple[int, int, int, int]
     anomalous: tuple[int, int, int, int]
+    seeds: int = 1
 
     @property
     def n(self) -> int:
@@ -45,12 +49,12 @@ class Pairs:
     @cached_property
     def p_value(self) -> float:
         """McNemar's exact test: how likely so lopsided a disagreement is between equal models."""
-        discordant = self.only_first + self.only_second
-        if not discordant:
+        first, second = round(self.only_first / self.seeds), round(self.only_second / self.seeds)
+        if not first + second:
             return 1.0
         from scipy.stats import binomtest
 
-        return float(binomtest(self.only_first, discordant).pvalue)
+        return float(binomtest(first, first + second).pvalue)
 
     def resampled(self, rounds: int) -> Any:
         """The difference in stratified paired bootstrap samples: drawing pairs with replacement is a multinomial draw of the four outcomes."""
@@ -61,8 +65,9 @@ class Pairs:
         generator = np.random.default_rng(zlib.crc32(self.dataset.encode()))
         drawn = 0.0
         for label in (self.normal, self.anomalous):
-            counts = generator.multinomial(sum(label), np.asarray(label) / sum(label), rounds)
-            drawn = drawn + 50.0 * (counts[:, 2] - counts[:, 1]) / sum(label)
+            images = max(1, sum(label) // self.seeds)
+            counts = generator.multinomial(images, np.asarray(label) / sum(label), rounds)
+            drawn = drawn + 50.0 * (counts[:, 2] - counts[:, 1]) / images
         return drawn
 
     def to_dict(self, rounds: int = ROUNDS) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class Comparison:
         shared = right[first].keys() & right[second].keys()
         if not shared:
             raise ReportError(f"{first} and {second} share no image; the predictions are of {', '.join(sorted(found)) or 'no model'}.")
-        return cls(first, second, _pairs([(key[0], labels[key], right[first][key], right[second][key]) for key in shared]))
+        return cls(first, second, _pairs([(key, labels[key], right[first][key], right[second][key]) for key in shared]))
 
     @property
     def mean_difference(self) -> float | None:
@@ -114,7 +119,13 @@ class Comparison:
         corrected = holm([pairs.p_value for pairs in self.datasets])
         rows = {pairs.dataset: pairs.to_dict(rounds) | {"mcnemar_p_holm": p} for pairs, p in zip(self.datasets, corrected, strict=True)}
         mean_ci = interval(sum(drawn) / len(drawn)) if drawn else None
-        return {"first": self.first, "second": self.second, "datasets": rows, "mean_difference": self.mean_difference, "mean_difference_ci": mean_ci}
+        return {
+            "first": self.first,
+            "second": self.second,
+            "datasets": rows,
+            "mean_difference": self.mean_difference,
+            "mean_difference_ci": mean_ci,
+        }
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -126,12 +137,14 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def _pairs(rows: list[tuple[str, bool, bool, bool]]) -> tuple[Pairs, ...]:
+def _pairs(rows: list[tuple[tuple[str, int, str], bool, bool, bool]]) -> tuple[Pairs, ...]:
     counts: dict[str, tuple[list[int], list[int]]] = {}
-    for dataset, anomalous, first, second in rows:
+    seeds: dict[str, set[int]] = {}
+    for (dataset, seed, _), anomalous, first, second in rows:
         label = counts.setdefault(dataset, ([0] * 4, [0] * 4))[anomalous]
         label[2 * (not first) + (not second)] += 1
-    return tuple(Pairs(name, _four(counts[name][0]), _four(counts[name][1])) for name in sorted(counts))
+        seeds.setdefault(dataset, set()).add(seed)
+    return tuple(Pairs(name, _four(counts[name][0]), _four(counts[name][1]), len(seeds[name])) for name in sorted(counts))
 
 
 def _four(counts: list[int]) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Engines that answer chats greedily: transformers anywhere, vLLM where it is installed. An engine is a call from chats to what was generated."""
+"""Engines that answer chats greedily: transformers anywhere, vLLM where it is installed. An engine is a call from chats to answers."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,9 @@ class TransformersEngine:
 
         images = [[open_image(path) for path in images_of(chat)] for chat in chats]
         # Left padding: generation continues from the last column.
-        inputs = self.processor(images=images, text=list(prompts), padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False)
+        inputs = self.processor(
+            images=images, text=list(prompts), padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False
+        )
         with torch.inference_mode():
             output = self.model.generate(**inputs.to(self.model.device), **self._greedy())
         return [self._generated(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
@@ -124,7 +126,13 @@ ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine,
 
 def images_of(chat: Chat) -> list[str]:
     """The paths of a chat's images, in order."""
-    return [part["image"] for message in chat if not isinstance(message["content"], str) for part in message["content"] if part["type"] == "image"]
+    return [
+        part["image"]
+        for message in chat
+        if not isinstance(message["content"], str)
+        for part in message["content"]
+        if part["type"] == "image"
+    ]
 
 
 def _prompt(processor: Any, chat: Chat) -> str:

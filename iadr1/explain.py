@@ -33,7 +33,13 @@ def explanation(text: str, *, solution: str | None = None, free: bool = False, g
 def _evidence(verdict: Verdict, grid: int) -> Iterator[str]:
     if verdict.reasoning is not None:
         concluded = conclusion(verdict.reasoning)
-        agrees = "" if concluded is None or verdict.anomalous is None else ", as the answer" if concluded is verdict.anomalous else ", against the answer"
+        agrees = (
+            ""
+            if concluded is None or verdict.anomalous is None
+            else ", as the answer"
+            if concluded is verdict.anomalous
+            else ", against the answer"
+        )
         yield f"reasoning  {len(verdict.reasoning.split())} words; concludes {_conclusion(concluded)}{agrees}"
     if verdict.location is not None:
         found = cells(verdict.location, grid)

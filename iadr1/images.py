@@ -28,9 +28,9 @@ def require_readable(samples: Iterable[Sample], *, shots: int = 0) -> None:
     with ThreadPoolExecutor() as pool:
         broken = [path for path, fault in zip(paths, pool.map(_fault, paths), strict=True) if fault]
     if broken:
-        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        shown = ", ".join(broken[:SHOWN]) + (f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "")
         raise DatasetError(
-            f"{len(broken)} of {len(paths)} images cannot be read: {', '.join(broken[:SHOWN])}{more}. Restore or remove them, then run `dvc repro prepare`."
+            f"{len(broken)} of {len(paths)} images cannot be read: {shown}. Restore or remove them, then run `dvc repro prepare`."
         )
 
 

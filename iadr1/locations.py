@@ -19,6 +19,8 @@ Cells = frozenset[Cell]
 
 # A place is a phrase; a longer text is prose, or stuffed with every place there is.
 LONGEST_PLACE = 400
+# More words of place without a comma or "and" between them are no phrase.
+MOST_WORDS = 5
 # A cell is named when it holds this share of the defect, or when the defect covers this share of the cell.
 SHARE_OF_DEFECT = 0.4
 SHARE_OF_CELL = 0.5
@@ -35,8 +37,17 @@ _CENTER = frozenset("center centre central centrally centered centred middle mid
 _COMPASS = {"nw": "north west", "ne": "north east", "sw": "south west", "se": "south east"}
 _WHOLE = frozenset("whole entire entirety everywhere throughout overall anywhere full fully widespread".split())
 _BANDS = {"edge": "edge", "edges": "edge", "border": "edge", "borders": "edge", "boundary": "edge", "perimeter": "edge", "rim": "edge"}
-_BANDS |= {"row": "edge", "column": "edge", "half": "half", "halves": "half", "third": "third", "thirds": "third"}
-_BANDS |= {"quadrant": "half", "quarter": "half", "corner": "corner", "corners": "corner"}
+_BANDS |= {
+    "row": "row",
+    "rows": "row",
+    "column": "column",
+    "columns": "column",
+    "half": "half",
+    "halves": "half",
+    "third": "third",
+    "thirds": "third",
+}
+_BANDS |= {"quadrant": "half", "quadrants": "half", "quarter": "half", "corner": "corner", "corners": "corner"}
 _JOINS = frozenset("and & + or plus to".split())
 _BREAKS = frozenset([",", ";", "/", "\n", "but", "also", "then", "through"])
 _NEGATORS = frozenset("not no without except excluding excepting neither nor never rather outside away n't isn t".split())
@@ -154,8 +165,11 @@ def _places(words: str) -> list[_Place]:
     if len(words) > LONGEST_PLACE:
         return []
     tokens = _tokens(words)
-    places, current, negated = [], _Place(), False
+    places, current, negated, said = [], _Place(), False, 0
     for index, token in enumerate(tokens):
+        said = 0 if token in _BREAKS or token in _JOINS else said + (token in _WORD_TOKENS)
+        if said > MOST_WORDS:
+            return []
         if token in _BREAKS or token in _JOINS:
             places.append(current)
             negated = negated and token not in ("but", ";", "\n")
@@ -216,19 +230,26 @@ def _is_adverb(place: _Place, tokens: list[str], index: int) -> bool:
 
 def _completed(places: list[_Place]) -> list[_Place]:
     """Joined regions lend each other what they share: "upper and lower left", "left and right edges", "top and left"."""
-    done: list[_Place] = []
+    groups: list[list[_Place]] = []
     for place in places:
-        if not place.joined or not done or done[-1].negated != place.negated:
-            done.append(place)
-            continue
-        before = done.pop()
-        if place.band and not before.band:
-            before = before._replace(band=place.band)
-        if _complementary(before, place):
-            done.append(before._replace(vertical=before.vertical or place.vertical, horizontal=before.horizontal or place.horizontal))
-            continue
-        done += [_lent(before, place), _lent(place, before)]
-    return done
+        if place.joined and groups and groups[-1][-1].negated == place.negated:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return [place for group in groups for place in _shared(group)]
+
+
+def _shared(group: list[_Place]) -> list[_Place]:
+    """One joined group, with a band at its end for all ("top and bottom rows") and the sides of a pair completed."""
+    band = group[-1].band
+    if band and not any(place.band for place in group[:-1]):
+        group = [place._replace(band=band) for place in group]
+    if len(group) != 2:
+        return group
+    first, second = group
+    if _complementary(first, second):
+        return [first._replace(vertical=first.vertical or second.vertical, horizontal=first.horizontal or second.horizontal)]
+    return [_lent(first, second), _lent(second, first)]
 
 
 def _complementary(one: _Place, other: _Place) -> bool:
@@ -246,12 +267,21 @@ def _lent(place: _Place, lender: _Place) -> _Place:
 
 def _cells_of(place: _Place, n: int) -> Cells:
     """The cells of one region."""
-    if place.whole and not (place.vertical or place.horizontal or place.center):
-        return frozenset((row, column) for row in range(n) for column in range(n)) if not place.band else _ring(place.band, n)
-    if place.band and not (place.vertical or place.horizontal):
-        return _centered_band(n) if place.center else _ring(place.band, n)
-    rows = _axis(place.vertical, place, n, other=place.horizontal)
-    columns = _axis(place.horizontal, place, n, other=place.vertical)
+    sideless = not (place.vertical or place.horizontal)
+    if place.whole and sideless and not place.center and not place.band:
+        return _product(range(n), range(n))
+    if place.band and sideless and not place.center:
+        return _ring(place.band, n)
+    if place.band in ("row", "column"):
+        side = place.vertical if place.band == "row" else place.horizontal
+        line = _axis(side, place._replace(band="edge"), n, along=False)
+        return _product(line, range(n)) if place.band == "row" else _product(range(n), line)
+    # A band or "entire" with one side runs along all of it: "left edge", "entire top".
+    along = not sideless and not place.center and (place.whole or place.band in ("edge", "half", "third"))
+    return _product(_axis(place.vertical, place, n, along=along), _axis(place.horizontal, place, n, along=along))
+
+
+def _product(rows: range, columns: range) -> Cells:
     return frozenset((row, column) for row in rows for column in columns)
 
 
@@ -262,19 +292,13 @@ def _ring(band: str, n: int) -> Cells:
     return border if band != "corner" else frozenset(cell for cell in border if cell[0] in (0, last) and cell[1] in (0, last))
 
 
-def _centered_band(n: int) -> Cells:
-    middle = _middle(n)
-    return frozenset((row, column) for row in middle for column in middle)
-
-
 def _middle(n: int) -> range:
     return range((n - 1) // 2, n // 2 + 1)
 
 
-def _axis(side: str | None, place: _Place, n: int, *, other: str | None) -> range:
-    """The rows (or columns) of one region; a band or "entire" without this axis runs along all of it."""
+def _axis(side: str | None, place: _Place, n: int, *, along: bool) -> range:
+    """The rows (or columns) of one region; `along` when a region without this side runs along all of it."""
     if side is None:
-        along = other is not None and not place.center and (place.whole or place.band in ("edge", "half", "third"))
         return range(n) if along else _middle(n)
     depth = n // 2 if place.band == "half" else max(1, (n + 1) // 3) if place.band == "third" else 1
     outermost = n <= 3 or side in ("top", "bottom") or (side in ("left", "right") and not place.inner) or place.band is not None

@@ -36,7 +36,9 @@ def require_trainable(samples: Sequence[Sample]) -> None:
         raise DatasetError("PA-SFT has no rows. Raise prepare.pa_sft_rows or check the training data, then run `dvc repro prepare`.")
     silent = [sample.id for sample in samples if not (sample.reasoning or "").strip()]
     if silent:
-        raise DatasetError(f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought.")
+        raise DatasetError(
+            f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought."
+        )
     require_readable(samples)
 
 
@@ -134,4 +136,3 @@ class Collator:
 
 def _is_validated(state: Any) -> bool:
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
-

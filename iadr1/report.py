@@ -94,6 +94,7 @@ class DatasetReport:
 
     classes: Mapping[str, Tally]
     hardest: Tally | None = None
+    seeds: int = 1
 
     @cached_property
     def tally(self) -> Tally:
@@ -110,15 +111,20 @@ class DatasetReport:
         """Mean of the classes' balanced accuracies, where a class has both kinds of images."""
         return _mean(tally.balanced_accuracy for tally in self.classes.values())
 
+    def resampled(self, name: str, rounds: int) -> Any:
+        """Balanced accuracies of bootstrap samples, drawn from a generator that belongs to the dataset's name."""
+        return self.tally.resampled(_generator(name), rounds, self.seeds)
+
     def to_dict(self, name: str, rounds: int) -> dict[str, Any]:
         """All rates, with the counts that they follow from."""
         return {
             **self.tally.rates(),
-            "balanced_accuracy_ci": interval(self.tally.resampled(_generator(name), rounds)),
+            "balanced_accuracy_ci": interval(self.resampled(name, rounds)),
             "macro_balanced_accuracy": self.macro_balanced_accuracy,
             "hardest_third": None if self.hardest is None else self.hardest.rates(),
             "classes": {category: tally.rates() for category, tally in self.classes.items()},
             "counts": {category: tally.to_dict() for category, tally in self.classes.items()},
+            "seeds": self.seeds,
             "hardest_counts": None if self.hardest is None else self.hardest.to_dict(),
         }
 
@@ -137,9 +143,7 @@ class ModelReport:
 
     def mean_ci(self, rounds: int = ROUNDS) -> list[float] | None:
         """The interval of the mean over datasets, each resampled on its own."""
-        drawn = [
-            sampled for name, report in self.datasets.items() if (sampled := report.tally.resampled(_generator(name), rounds)) is not None
-        ]
+        drawn = [sampled for name, report in self.datasets.items() if (sampled := report.resampled(name, rounds)) is not None]
         return interval(sum(drawn) / len(drawn)) if drawn else None
 
 
@@ -221,7 +225,8 @@ class _Counts:
         counts[4 + side] += verdict.anomalous is None
         counts[13] += prediction.tokens
         counts[14][verdict.status] += 1
-        if right and side:
+        # A base model is asked for yes or no only: it has no location, type or reasoning to be right about.
+        if right and side and prediction.reader == "tags":
             self._count_evidence(counts, verdict, prediction)
         if verdict.anomalous is not None and verdict.reasoning and prediction.reader == "tags":
             stated = conclusion(verdict.reasoning)
@@ -265,7 +270,8 @@ class _Counts:
             if name == model and seed in seeds:
                 found = classes.setdefault(dataset, {})
                 found[category] = found.get(category, Tally()) + _tally(counts)
-        return {dataset: DatasetReport(found, self._hardest(model, dataset, found)) for dataset, found in classes.items()}
+        runs = {dataset: sum((model, seed, dataset) in self.seen for seed in seeds) for dataset in classes}
+        return {dataset: DatasetReport(found, self._hardest(model, dataset, found), runs[dataset]) for dataset, found in classes.items()}
 
     def _hardest(self, model: str, dataset: str, classes: Mapping[str, Tally]) -> Tally | None:
         """The third of the anomalous images with the smallest visibility (equals at its edge included), and all normal ones."""
@@ -299,7 +305,7 @@ def _model_from(row: Mapping[str, Any]) -> ModelReport:
 
 def _dataset_from(row: Mapping[str, Any]) -> DatasetReport:
     classes = {category: Tally(**counts) for category, counts in row["counts"].items()}
-    return DatasetReport(classes, None if row["hardest_counts"] is None else Tally(**row["hardest_counts"]))
+    return DatasetReport(classes, None if row["hardest_counts"] is None else Tally(**row["hardest_counts"]), row["seeds"])
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

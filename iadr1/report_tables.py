@@ -10,19 +10,31 @@ Report = Mapping[str, Any]
 
 def markdown(report: Report) -> str:
     """Every model and dataset with its rates, then the means, as one Markdown table."""
-    header = ["model", "dataset", "images", "balanced accuracy", "95 % interval", "TPR", "TNR", "unreadable", "location", "type", "hardest third"]
+    header = [
+        "model",
+        "dataset",
+        "images",
+        "balanced accuracy",
+        "95 % interval",
+        "TPR",
+        "TNR",
+        "unreadable",
+        "location",
+        "type",
+        "hardest third",
+    ]
     rows = []
     for model, found in report["models"].items():
         rows += [_dataset_row(model, name, entry) for name, entry in found["datasets"].items()]
-        images = sum(entry["n"] for entry in found["datasets"].values())
+        answers = sum(entry["n"] for entry in found["datasets"].values())
         mean = [_percent(found["mean_balanced_accuracy"]) + _spread(found["seeds"]), _interval(found["mean_balanced_accuracy_ci"])]
-        rows.append([model, "**mean**", str(images), *mean, *[""] * 6])
+        rows.append([model, "**mean**", str(answers), *mean, *[""] * 6])
     return table(header, rows)
 
 
 def markdown_classes(report: Report) -> str:
     """Every class of every model and dataset."""
-    header = ["model", "dataset", "class", "images", "balanced accuracy", "TPR", "TNR", "unreadable"]
+    header = ["model", "dataset", "class", "answers", "balanced accuracy", "TPR", "TNR", "unreadable"]
     rows = []
     for model, found in report["models"].items():
         for name, entry in found["datasets"].items():
@@ -35,7 +47,16 @@ def markdown_classes(report: Report) -> str:
 def markdown_comparison(comparison: Mapping[str, Any]) -> str:
     """Two models on the same images."""
     first, second = comparison["first"], comparison["second"]
-    header = ["dataset", "images", f"only {first} right", f"only {second} right", f"{second} minus {first}", "95 % interval", "McNemar p", "p, Holm"]
+    header = [
+        "dataset",
+        "images",
+        f"only {first} right",
+        f"only {second} right",
+        f"{second} minus {first}",
+        "95 % interval",
+        "McNemar p",
+        "p, Holm",
+    ]
     rows = [
         [
             *(name, str(row["n"]), str(row["only_first"]), str(row["only_second"])),

@@ -9,13 +9,14 @@ One's own reward is a function of (verdict, sample, grid), named in the weights 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from iadr1.agreement import conclusion
-from iadr1.defect_types import is_generic, read_type, type_score
+from iadr1.defect_types import read_type, type_score
 from iadr1.errors import DatasetError, ParamsError
 from iadr1.locations import cells
 from iadr1.released import location_score as released_location_score
@@ -28,6 +29,10 @@ Reward = Callable[[Verdict, Sample, int], float | None]
 
 # A location of `strict` earns the overlap of what is said and what is true, from half on.
 LEAST_OVERLAP = 0.5
+# A reasoning that says its first or last this many characters four times is a loop.
+LOOP_LENGTH = 20
+
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 class Score(NamedTuple):
@@ -72,11 +77,11 @@ def type_reward(verdict: Verdict, sample: Sample, grid: int = 3) -> float | None
 
 def strict_consistency(verdict: Verdict, sample: Sample, grid: int = 3) -> float:
     """The text is well formed for its own answer, its reasoning does not contradict it, and a defect is placed and named."""
-    if verdict.status != "ok" or verdict.reasoning is None:
+    if verdict.status != "ok" or verdict.reasoning is None or not _is_reasoning(verdict.reasoning):
         return 0.0
-    if conclusion(verdict.reasoning) is not verdict.anomalous and conclusion(verdict.reasoning) is not None:
+    if conclusion(verdict.reasoning) is (not verdict.anomalous):
         return 0.0
-    if verdict.anomalous and not (_is_place(verdict.location, sample.location, grid) and _is_kind(verdict.type, sample.type)):
+    if verdict.anomalous and not (_is_place(verdict.location or "", sample.location, grid) and _is_kind(verdict.type or "", sample.type)):
         return 0.0
     return 1.0
 
@@ -272,23 +277,33 @@ def _expected_cells(sample: Sample, grid: int) -> frozenset[tuple[int, int]] | N
     return cells(sample.location, grid) if sample.anomalous and sample.location else None
 
 
-def _is_place(said: str | None, annotated: str | None, grid: int) -> bool:
-    """Whether a location excludes some cell; "everywhere" is one only where the annotation says so, and without an annotation anything is."""
+@lru_cache(maxsize=65536)
+def _is_place(said: str, annotated: str | None, grid: int) -> bool:
+    """Whether a location excludes something: it has no more cells than a row, or twice the annotated ones. Without an annotation anything is a place."""
     expected = cells(annotated, grid) if annotated else None
     if expected is None or said == annotated:
         return True
-    found = cells(said or "", grid)
-    return found is not None and (len(found) < grid * grid or len(expected) == grid * grid)
+    found = cells(said, grid)
+    return found is not None and len(found) <= max(grid, 2 * len(expected))
 
 
-def _is_kind(said: str | None, annotated: str | None) -> bool:
-    """Whether a type names one kind, or as many as the annotation does."""
+@lru_cache(maxsize=65536)
+def _is_kind(said: str, annotated: str | None) -> bool:
+    """Whether a type names a known kind (or nearly the annotated one), and not more kinds than the annotation does."""
     if not annotated or said == annotated:
         return True
-    reading = read_type(said or "")
-    if reading.refused or reading.group or is_generic(said or ""):
+    reading = read_type(said)
+    if reading.refused or reading.group:
         return False
+    if not reading.kinds:
+        return type_score(said, annotated) > 0.0
     return len(reading.coarse) <= max(1, len(read_type(annotated).coarse))
+
+
+def _is_reasoning(text: str) -> bool:
+    """Whether a reasoning has a word and does not go round in circles."""
+    looped = len(text) > 4 * LOOP_LENGTH and max(text.count(text[:LOOP_LENGTH]), text.count(text[-LOOP_LENGTH:])) >= 4
+    return not looped and _WORD.search(text) is not None
 
 
 def score_json(row_id: Any, found: Score) -> str:

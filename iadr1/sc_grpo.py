@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,24 +30,51 @@ PAPER = {
     "use_bias_correction_kl": False,
     "max_completion_length": 512,
 }
-COLUMNS = ("loss", "reward", "reward_std", "kl", "entropy", "completion_length", "clipped_ratio", "frac_reward_zero_std", "grad_norm", "learning_rate")
+COLUMNS = (
+    "loss",
+    "reward",
+    "reward_std",
+    "kl",
+    "entropy",
+    "completion_length",
+    "clipped_ratio",
+    "frac_reward_zero_std",
+    "grad_norm",
+    "learning_rate",
+)
 RENAMED = {"completions/mean_length": "completion_length", "completions/clipped_ratio": "clipped_ratio"}
 
 
 def train(job: Job, samples: Sequence[Sample], *, preset: str, rewards: Mapping[str, float], grid: int) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint."""
-    from trl import GRPOConfig
-
     functions, weights = trl_rewards(preset, rewards, grid)
     require_trainable(samples)
+    with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
+        from trl import GRPOConfig
+        from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
     # Without log_completions there is nothing to look at when a reward misleads; printing them is for no one.
     shown = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": weights}
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(config, job, processor, rows(samples), [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)])
+    trainer = _trainer(
+        config, job, processor, rows(samples), [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
+    )
     training.run(trainer, job)
     backbones.save(trainer.model, processor, job.into)
     return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
+
+
+@contextmanager
+def _unimported(package: str) -> Iterator[None]:
+    """Makes a package look absent: TRL imports vLLM wherever it is installed, which takes 10 s and is for nothing when it is not used."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def require_trainable(samples: Sequence[Sample]) -> None:
@@ -115,7 +144,9 @@ class _Naming:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-        raise ModelError(f"reward {self.reward!r} failed on sample {self.sample}: {type(error).__name__}: {error}{where}. Mend the reward.") from error
+        raise ModelError(
+            f"reward {self.reward!r} failed on sample {self.sample}: {type(error).__name__}: {error}{where}. Mend the reward."
+        ) from error
 
 
 def _finite(value: float | None) -> float | None:
@@ -130,4 +161,3 @@ def curve(history: Sequence[Mapping[str, Any]], rewards: Mapping[str, float]) ->
     renamed = RENAMED | {f"rewards/{name}/mean": f"rewards/{name}" for name in names}
     entries = [{renamed.get(key, key): value for key, value in entry.items()} for entry in history]
     return training.curve(entries, (*COLUMNS[:3], *(f"rewards/{name}" for name in names), *COLUMNS[3:]))
-

@@ -1,6 +1,6 @@
 """The made benchmark: procedural products and surfaces, normal or with one defect, for training and for six zero-shot test sets.
 
-`scene(product, rng)` draws one photograph of a product, `with_defect` puts a defect on it. `iadr1.synthetic_sets` writes them in the layouts of the public data sets.
+`scene(product, rng)` draws one photograph of a product, `with_defect` puts a defect on it. `iadr1.synthetic_sets` writes them as data sets.
 """
 
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ def with_defect(base: Scene, kind: str, rng: np.random.Generator) -> Defect:
     colour = rng.permutation([rng.uniform(0.7, 1), rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.3)]).astype(np.float32)
     for _ in range(20):
         cx, cy = place(base.product, rng, on_edge=kind in ON_EDGE)
-        tone = rng.uniform(0.1, 0.5) * (1 if rng.random() < 0.5 else -1)
+        tone = rng.uniform(0.08, 0.7) * (1 if rng.random() < 0.5 else -1)
         spot = Spot(cx, cy, rng.uniform(smallest, largest), tone, colour, base.ground, rng)
         drawn = FIGURES[figure](base.image, spot)
         if figure not in ("cut", "bulge", "shift", "chip", "thread", "bits"):  # these change the part itself, not what lies behind it

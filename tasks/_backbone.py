@@ -123,8 +123,12 @@ def tower_lesson(model: Any, heads: Any, book: Book, *, steps: int, batch: int) 
     def loss(rng: np.random.Generator) -> tuple["torch.Tensor", dict[str, float]]:
         chosen = rng.choice(len(book.images), batch, replace=False)
         images, maps = turned(book.images[chosen], book.maps[chosen], rng)
-        features = model.model.visual(small_backbone.patches(torch.tensor(images.copy())), grid_thw=small_backbone.grids(batch)).pooler_output
-        return small_backbone.tower_loss(features.reshape(batch, -1, features.shape[-1]), heads, _maps(maps), torch.tensor(book.labels[chosen]))
+        features = model.model.visual(
+            small_backbone.patches(torch.tensor(images.copy())), grid_thw=small_backbone.grids(batch)
+        ).pooler_output
+        return small_backbone.tower_loss(
+            features.reshape(batch, -1, features.shape[-1]), heads, _maps(maps), torch.tensor(book.labels[chosen])
+        )
 
     return Lesson("tower", loss, steps, 1e-3)
 
@@ -149,11 +153,18 @@ def language_lesson(model: Any, heads: Any, book: Book, tokenizer: Any, *, steps
         seen: list[torch.Tensor] = []
         hook = model.model.visual.register_forward_hook(lambda _m, _i, out: seen.append(out.pooler_output))
         is_image = (ids == model.config.image_token_id).int()
-        out = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).int(), pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=is_image, labels=labels)
+        out = model(
+            input_ids=ids,
+            attention_mask=(ids != tokenizer.pad_token_id).int(),
+            pixel_values=pixels,
+            image_grid_thw=grid,
+            mm_token_type_ids=is_image,
+            labels=labels,
+        )
         hook.remove()
         features = seen[0].reshape(batch, -1, seen[0].shape[-1])
         beside, shown = small_backbone.tower_loss(features, heads, _maps(book.maps[chosen]), torch.tensor(book.labels[chosen]))
-        return out.loss + 0.2 * beside, {"answers": float(out.loss.detach()), **shown}
+        return out.loss + beside, {"answers": float(out.loss.detach()), **shown}
 
     return Lesson("language", loss, steps, 1e-3)
 
@@ -168,15 +179,21 @@ def tokenizer_texts() -> Iterator[str]:
         yield from (f"{question} {answer}" for question, answer in picture_book.questions(page, rng))
     sets = (products.TRAIN, products.MVTEC, products.VISA, products.MPDD, products.DAGM, products.DTD, products.SDD)
     places = [picture_book.position((row, column)) for row in range(3) for column in range(3)]
-    yield from expert_ad.corpus(4000, seed=SEED, categories=[name for table in sets for name in table], types=list(synthetic.DEFECTS), locations=places)
+    yield from expert_ad.corpus(
+        4000, seed=SEED, categories=[name for table in sets for name in table], types=list(synthetic.DEFECTS), locations=places
+    )
     yield from [f"{prompts.question} Please answer by yes or no. Yes. No. user assistant system"] * 50
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=3000, help="steps of 64 pages for the tower alone (default %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=2000, help="steps of 64 pages for tower and language model (default %(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 64 pages for the tower alone (default %(default)s)")
+    parser.add_argument(
+        "--language-steps", type=int, default=1700, help="steps of 64 pages for tower and language model (default %(default)s)"
+    )
     args = parser.parse_args()
 
     import torch

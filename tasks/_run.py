@@ -46,8 +46,7 @@ class Workspace:
 
 
 def _raw(params: Params) -> Path:
-    is_users = params.fetch.source == "folder" and params.fetch.path
-    return Path(params.fetch.path if is_users else params.experiment.fetched)
+    return Path((params.fetch.source == "folder" and params.fetch.path) or params.experiment.fetched)
 
 
 def run_stage(name: str, main: Callable[..., None], *, options: Mapping[str, Callable[[str], Any]] | None = None) -> None:

@@ -1,11 +1,13 @@
 """MLflow behind the few verbs that stages use: a parent run for a release, a child run for a stage, a version of the registered model."""
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,11 @@ from iadr1.params import Params
 from tasks._run import Workspace
 
 PARENT = "mlflow.parentRunId"
+STAGING = "staging"
+MANIFEST = "manifest_sha256"
+
+# A registered version needs these beside the library, which goes with it.
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,98 @@ def stage_run(work: Workspace, stage: str, params: Params) -> Iterator[StageRun]
         yield run
 
 
-def end_release(run: StageRun, metrics: Mapping[str, float]) -> None:
-    """Close the release's own run, with the numbers that a person compares releases by."""
+def end_release(run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path]) -> None:
+    """Close the release's own run, with the numbers and pages that a person compares releases by."""
     client = _mlflow().MlflowClient()
     for name, value in metrics.items():
-        client.log_metric(run.release_id, name, value)
+        if value is not None:
+            client.log_metric(run.release_id, name, value)
+    for file in files:
+        client.log_artifact(run.release_id, str(file))
     client.set_terminated(run.release_id, "FINISHED")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model folder to register with the code that MLflow runs it by, what identifies it, and whether the gates let it become `staging`."""
+
+    name: str
+    folder: Path
+    code: Path
+    reports: Sequence[Path]
+    settings: Mapping[str, Any]
+    passed: bool
+    reason: str
+
+    @property
+    def manifest(self) -> dict[str, str]:
+        """The SHA-256 of every file that makes up the model and its evaluation."""
+        files = [*sorted(path for path in self.folder.rglob("*") if path.is_file()), *self.reports]
+        return {path.as_posix(): _sha256(path) for path in files}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version of a registered model, and whether it was made now or was there already."""
+
+    name: str
+    version: int
+    alias: str | None
+    is_new: bool
+
+
+def register_model(run: StageRun, work: Workspace, candidate: Candidate) -> Registered:
+    """The version of the registered model for this folder and these reports; `staging` points to it when the gates allow that."""
+    client = _mlflow().MlflowClient()
+    manifest = json.dumps(candidate.manifest, indent=1, sort_keys=True)
+    fingerprint = hashlib.sha256(manifest.encode()).hexdigest()
+    version = _version_with(client, candidate.name, fingerprint)
+    is_new = version is None
+    if version is None:
+        _mlflow().log_text(manifest, "manifest.json")
+        version = _new_version(client, run, candidate)
+    tags = {**lineage_of(work), MANIFEST: fingerprint, "experiment": work.name, "release_run": run.release_id}
+    decision = {"gates": "passed" if candidate.passed else "failed", "gates_reason": candidate.reason}
+    for tag, value in {**(tags if is_new else {}), **decision}.items():
+        client.set_model_version_tag(candidate.name, version, tag, value)
+    if candidate.passed:
+        client.set_registered_model_alias(candidate.name, STAGING, version)
+    return Registered(candidate.name, int(version), STAGING if candidate.passed else None, is_new)
+
+
+def _version_with(client: Any, name: str, fingerprint: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.{MANIFEST} = '{fingerprint}'")
+    return str(max(int(version.version) for version in found)) if found else None
+
+
+def _new_version(client: Any, run: StageRun, candidate: Candidate) -> str:
+    logged = _mlflow().pyfunc.log_model(
+        name="inspector",
+        python_model=str(candidate.code),
+        artifacts={"model": str(candidate.folder)},
+        model_config=dict(candidate.settings),
+        signature=_signature(),
+        input_example=None,
+        code_paths=["iadr1"],
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+    )
+    with suppress(_mlflow().exceptions.RestException, _mlflow().exceptions.MlflowException):
+        client.create_registered_model(candidate.name, description="Industrial inspector that explains itself (iadr1)")
+    return str(client.create_model_version(candidate.name, logged.model_uri, run_id=run.run_id, model_id=logged.model_id).version)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    answers = {
+        "answer": DataType.string,
+        "location": DataType.string,
+        "type": DataType.string,
+        "reasoning": DataType.string,
+        "text": DataType.string,
+    }
+    return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(kind, name) for name, kind in answers.items()]))
 
 
 def experiment_name(work: Workspace) -> str:

@@ -1,4 +1,4 @@
-"""What the two training stages share: checkpoints keyed by what they were made from, progress in short lines, and the files that they leave."""
+"""What the two training stages share: checkpoints named by what they are made from, short progress lines, and the files they leave."""
 
 import csv
 import hashlib
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from iadr1.backbones import backbone_of
+from iadr1.params import Params
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 from tasks._run import Workspace, fresh_directory, fresh_file
@@ -18,24 +20,24 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
 @contextmanager
-def training_job(
-    work: Workspace, stage: str, *, keys: Mapping[str, Any], model: Path, max_pixels: int, freeze: Sequence[str], seed: int, samples: Sequence[Sample]
-) -> Iterator[Job]:
+def training_job(work: Workspace, params: Params, stage: str, *, model: Path, samples: Sequence[Sample]) -> Iterator[Job]:
     """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
-    made_from = _fingerprint(model, samples, [dict(keys), max_pixels, list(freeze), seed])
-    checkpoints = work.checkpoints / stage / made_from
+    told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
+    backbone_of(model)
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, params.prepare.grid, params.seed)
     with fresh_directory(work.models / stage) as into:
         yield Job(
-            keys, model, max_pixels, freeze, seed, checkpoints, into, report_to=("mlflow",), callbacks=(_progress(),)
-        )  # fmt: skip
+            told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]
+        )
     shutil.rmtree(work.checkpoints / stage)
 
 
-def _fingerprint(model: Path, samples: Sequence[Sample], settings: Sequence[Any]) -> str:
-    """A name for everything that a training is made from, so that no run resumes from another's checkpoint."""
-    files = [*sorted(path for path in model.iterdir() if path.is_file()), *(Path(path) for sample in samples for path in sample.images)]
-    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
-    told = json.dumps([seen, [sample.to_json() for sample in samples], *settings], default=str)
+def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:
+    """A name for everything that a result is made from, so that no run takes up what another one has left."""
+    shown = {Path(path) for sample in samples for path in (*sample.images, *sample.references)}
+    files = [path for path in (*model.iterdir(), *shown) if path.is_file()]
+    seen = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    told = json.dumps([seen, [sample.to_json() for sample in samples], settings], default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -58,10 +60,11 @@ def _progress() -> Any:
 
 
 def quiet_libraries() -> None:
-    """No bars for reading and writing weights: they last a moment and hide the one that counts."""
+    """No bars for reading and writing weights, which hide the one that counts, and no advice to developers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -82,4 +85,3 @@ def write_metrics(path: Path, outcome: Outcome, metrics: Mapping[str, Any]) -> N
 def flat_parts(outcome: Outcome) -> dict[str, int]:
     """Parameter counts as MLflow parameters."""
     return {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
-

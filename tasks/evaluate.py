@@ -1,11 +1,10 @@
 """Lets the base, PA-SFT and SC-GRPO models inspect one data set, so that a person sees what each stage added.
 
-Reads `prepared/test/<dataset>.jsonl` and the models, writes `predictions/<dataset>-<shots>.jsonl` and `reports/evaluate/<dataset>-<shots>.json`.
+Reads `prepared/test/<dataset>.jsonl` and the models; writes `predictions/<dataset>-<shots>.jsonl` and, in `reports/evaluate/`,
+`<dataset>-<shots>.json`.
 Run with `--dataset mvtec --shots 0`; a killed run keeps the parts that it had finished.
 """
 
-import hashlib
-import json
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ from iadr1.report import EvalReport, Prediction, read_predictions, write_predict
 from iadr1.samples import Sample, read_samples
 from tasks._run import Workspace, fresh_file, run_stage
 from tasks._tracking import StageRun, stage_run
-from tasks._training import quiet_libraries
+from tasks._training import fingerprint, quiet_libraries
 
 STAGE = "evaluate"
 # Parts are a fixed number of samples, whatever was finished before: batches, and with them the last bits of the logits, stay the same.
@@ -48,7 +47,9 @@ def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
     name = f"{dataset}-{shots}"
     with stage_run(work, f"{STAGE}@{name}", params) as run:
         _say_fewer_references(run, samples, shots)
-        predictions = [prediction for one in candidates for prediction in _predictions(one, params, work, samples=samples, shots=shots, run=run)]
+        predictions = [
+            prediction for one in candidates for prediction in _predictions(one, params, work, samples=samples, shots=shots, run=run)
+        ]
         report = EvalReport.of(predictions, grid=params.prepare.grid)
         write_predictions(work.predictions / f"{name}.jsonl", predictions)
         with fresh_file(work.reports / STAGE / f"{name}.json") as beside:
@@ -61,9 +62,10 @@ def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
 def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> list[Sample]:
     if dataset not in params.evaluate.datasets:
         raise ParamsError(f"--dataset {dataset}: evaluate.datasets has no such data set; {suggestion(dataset, params.evaluate.datasets)}")
-    samples = read_samples(work.prepared / "test" / f"{dataset}.jsonl")
+    file = work.prepared / "test" / f"{dataset}.jsonl"
+    samples = read_samples(file)
     if not samples:
-        raise DatasetError(f"{work.prepared / 'test' / dataset}.jsonl holds no sample. Check evaluate.datasets.{dataset}.folder and run `dvc repro prepare`.")
+        raise DatasetError(f"{file} holds no sample. Check the folder of evaluate.datasets.{dataset} and run `dvc repro prepare`.")
     require_readable(samples, shots=shots)
     return samples
 
@@ -111,11 +113,8 @@ def _parts(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
 def _parts_folder(candidate: Candidate, params: Params, work: Workspace, *, samples: Sequence[Sample], shots: int) -> Path:
     """Where the finished parts lie: named by everything that the answers depend on."""
     told = params.evaluate
-    weights = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(candidate.folder.iterdir()) if path.is_file()]
-    settings = [told.engine, told.batch_size, told.max_new_tokens, params.pa_sft.max_pixels, shots, candidate.base, params.seed, PART]
-    images = [(path, Path(path).stat().st_size) for sample in samples for path in (*sample.images, *sample.references[:shots])]
-    content = json.dumps([weights, settings, images, [sample.to_json() for sample in samples]])
-    return work.checkpoints / STAGE / f"{candidate.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    settings = (told.engine, told.batch_size, told.max_new_tokens, params.pa_sft.max_pixels, shots, candidate.base, params.seed, PART)
+    return work.checkpoints / STAGE / f"{candidate.name}-{fingerprint(candidate.folder, samples, *settings)}"
 
 
 class _Lazily:
@@ -134,7 +133,11 @@ def _engine(candidate: Candidate, params: Params, shots: int) -> Engine:
     quiet_libraries()
     told = params.evaluate
     return ENGINES[told.engine](
-        candidate.folder, batch_size=told.batch_size, max_new_tokens=told.max_new_tokens, max_pixels=params.pa_sft.max_pixels, images=1 + shots
+        candidate.folder,
+        batch_size=told.batch_size,
+        max_new_tokens=told.max_new_tokens,
+        max_pixels=params.pa_sft.max_pixels,
+        images=1 + shots,
     )
 
 

@@ -1,6 +1,6 @@
 """Teaches the backbone to perceive, reason and answer: PA-SFT on the prepared chains of thought.
 
-Reads `prepared/pa_sft.jsonl` and `prepared/validation.jsonl`, writes `models/pa_sft`, `reports/pa_sft.csv` (curve) and `reports/pa_sft.json`.
+Reads `prepared/pa_sft.jsonl` and `prepared/validation.jsonl`; writes `models/pa_sft`, `reports/pa_sft.csv` (curve), `reports/pa_sft.json`.
 A killed run resumes from its last whole checkpoint.
 """
 
@@ -22,18 +22,14 @@ def main(params: Params, work: Workspace) -> None:
     """Train, save the model and its curve, and log both."""
     from iadr1 import pa_sft
 
-    told = params.pa_sft
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
     pa_sft.require_trainable([*samples, *validation])
     quiet_libraries()
-    with stage_run(work, STAGE, params) as run:
-        job = training_job(
-            work, STAGE, keys=told.trainer, model=Path(told.backbone), max_pixels=told.max_pixels, freeze=told.freeze, seed=params.seed, samples=[*samples, *validation],
-        )  # fmt: skip
-        with job as job:
-            outcome = pa_sft.train(job, samples, validation=validation)
-            write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS))
-            write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
+    model = Path(params.pa_sft.backbone)
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=[*samples, *validation]) as job:
+        outcome = pa_sft.train(job, samples, validation=validation)
+        write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS))
+        write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
         run.log_params(flat_parts(outcome))
         run.log_metrics(_metrics(outcome, rows=len(samples)))
         run.log_file(work.reports / "pa_sft.csv")

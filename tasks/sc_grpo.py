@@ -26,26 +26,26 @@ def main(params: Params, work: Workspace) -> None:
     samples = read_samples(work.prepared / "sc_grpo.jsonl")
     sc_grpo.require_trainable(samples)
     quiet_libraries()
-    keys, pixels = told.trainer, params.pa_sft.max_pixels
-    with stage_run(work, STAGE, params) as run:
-        with training_job(
-            work, STAGE, keys=keys, model=work.models / "pa_sft", max_pixels=pixels, freeze=told.freeze, seed=params.seed, samples=samples,
-        ) as job:  # fmt: skip
-            outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=params.prepare.grid)
-            rows = sc_grpo.curve(outcome.history, told.rewards)
-            write_curve(work.reports / "sc_grpo.csv", rows)
-            write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows))
-            _log_completions(run, job.checkpoints, samples)
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=work.models / "pa_sft", samples=samples) as job:
+        outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=params.prepare.grid)
+        rows = sc_grpo.curve(outcome.history, told.rewards)
+        write_curve(work.reports / "sc_grpo.csv", rows)
+        write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows))
         run.log_params(flat_parts(outcome))
         run.log_metrics(_metrics(rows))
         run.log_file(work.reports / "sc_grpo.csv")
+        _log_completions(run, job.checkpoints, samples)
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The reward of the first and of the last tenth of the training, and the health at its end."""
     steps = [row for row in rows if row["reward"] is not None]
     tenth = max(1, len(steps) // 10)
-    means = {f"{name}_{when}": _mean(part, name) for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:])) for name in _components(rows)}
+    means = {
+        f"{name}_{when}": _mean(part, name)
+        for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:]))
+        for name in _components(rows)
+    }
     return means | {name: _mean(steps[-tenth:], name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
 
 

@@ -3,9 +3,12 @@
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iadr1.errors import ParamsError
-from iadr1.rewards import PRESETS, TrlReward, sample_of_solution, score, trl_rewards
+from iadr1.adapters import easyr1_scores, verl_score
+from iadr1.errors import DatasetError, ParamsError
+from iadr1.rewards import PRESETS, TrlReward, sample_of_solution, score, scores, trl_rewards
 from iadr1.samples import Sample
 
 NORMAL = Sample("n", "mvtec", "tile", ("n.png",), False)
@@ -67,3 +70,75 @@ def test_an_unknown_reward_is_refused_by_name():
 
 def test_presets_have_the_four_rewards():
     assert all(list(preset.rewards) == ["consistency", "accuracy", "location", "type"] for preset in PRESETS.values())
+
+
+PLACES = st.sampled_from(["top left", "center", "bottom right", "upper right corner", "everywhere", "unknown", "left edge"])
+KINDS = st.sampled_from(
+    ["scratch", "hole", "stain", "dent", "crack", "fracture", "scratches", "defect", "no scratch", "scratch, hole", "."]
+)
+TRUE_PLACES = st.sampled_from(["top left", "center", "bottom right", "top left, top center"])
+TRUE_KINDS = st.sampled_from(["scratch", "hole", "stain", "crack"])
+MOST = {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
+
+
+@given(
+    st.text(max_size=200) | st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS),
+    st.sampled_from(list(PRESETS)),
+    st.integers(1, 5),
+)
+def test_rewards_of_any_text_are_bounded_and_the_total_is_their_weighted_sum(text, preset, grid):
+    for sample in (NORMAL, SCRATCH):
+        found = score(text, sample, preset=preset, grid=grid)
+        for name, most in MOST.items():
+            value = getattr(found, name)
+            assert value is None or 0.0 <= value <= most
+        assert found.total == pytest.approx(sum(PRESETS[preset].weights[name] * (getattr(found, name) or 0.0) for name in MOST))
+        assert (found.location is None) == (found.type is None) == (not sample.anomalous)
+
+
+@given(PLACES, KINDS, TRUE_PLACES, TRUE_KINDS, st.sampled_from(list(PRESETS)))
+def test_a_more_correct_completion_never_earns_less(place, kind, true_place, true_kind, preset):
+    sample = Sample("s", "made", "plate", ("s.png",), True, true_place, true_kind)
+
+    def total(answer="Yes", location=place, named=kind):
+        return score(tagged(answer, location, named), sample, preset=preset).total
+
+    assert total("No") <= total("Yes")
+    assert total() <= total(location=true_place) <= total(location=true_place, named=true_kind)
+    assert total() <= total(named=true_kind)
+
+
+@given(st.lists(st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS), max_size=6), st.sampled_from(list(PRESETS)))
+def test_a_batch_scores_as_its_members_do(texts, preset):
+    samples = [SCRATCH if index % 2 else NORMAL for index in range(len(texts))]
+    assert scores(texts, samples, preset=preset) == [
+        score(text, sample, preset=preset) for text, sample in zip(texts, samples, strict=True)
+    ]
+
+
+def test_ones_own_reward_is_a_function_in_a_file(tmp_path):
+    file = tmp_path / "brevity.py"
+    file.write_text(
+        "def brevity(verdict, sample, grid):\n    words = len((verdict.reasoning or '').split())\n    return 1.0 if 0 < words <= 80 else 0.0\n"
+    )
+    (reward,), weights = trl_rewards("paper", {f"{file}:brevity": 0.2}, 3)
+    assert (reward.__name__, weights) == ("brevity", [0.2])
+    assert pickle.loads(pickle.dumps(reward))([""], [tagged("Yes")], [SCRATCH.to_json()]) == [1.0]
+    with pytest.raises(ParamsError, match="has no function length"):
+        TrlReward(f"{file}:length", "paper")
+    with pytest.raises(ParamsError, match="no file none.py"):
+        TrlReward("none.py:length", "paper")
+
+
+def test_other_trainers_get_numbers_under_their_own_keys():
+    solution = "<location>top left</location><type>scratch</type><answer>Yes</answer>"
+    assert verl_score("mvtec", tagged("Yes"), solution) == {"score": 4.0, "consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
+    found = easyr1_scores(
+        [{"response": "<think>Even.</think><answer>No</answer>", "response_length": 9, "ground_truth": NORMAL.to_json()}], preset="strict"
+    )
+    assert found == [{"overall": 2.0, "consistency": 1.0, "accuracy": 1.0, "location": 0.0, "type": 0.0}]
+
+
+def test_a_solution_without_a_label_is_refused():
+    with pytest.raises(DatasetError, match="row 3: a solution holds <answer>Yes</answer> or <answer>No</answer>; found 'maybe'"):
+        sample_of_solution("maybe", id="row 3")

@@ -10,31 +10,29 @@ import pytest
 from iadr1.errors import DatasetError, ModelError, ParamsError
 from iadr1.params import Params, parse
 from iadr1.report import read_predictions
+from iadr1.rewards import REWARDS
 from iadr1.samples import write_samples
 from tasks._run import Workspace
 from tests.tiny import SIDE, tiny_backbone, tiny_samples
 
-TRAINER = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 2}
+FOLDERS = {"data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints"}
+TRAINER = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 2}
+EVALUATE = {"models": ["base", "pa_sft", "sc_grpo"], "engine": "transformers", "batch_size": 4, "max_new_tokens": 8}
 
 
 def params(**changes: dict) -> dict:
     """The parameters of a tiny run, with some sections changed."""
     tree = {
         "seed": 0,
-        "experiment": {
-            "name": "root", "params": "params.yaml", "fetched": "data/raw", "data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints",
-        },
+        "experiment": {"name": "root", "params": "params.yaml", "fetched": "data/raw", **FOLDERS},
         "fetch": {"source": "synthetic", "path": None, "train_images": 8, "test_images": 8},
-        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "grid": 3},
+        "prepare": {"train": {}, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4, "anomalous_share": 0.5, "grid": 3},
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
-        "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, "max_steps": 2, **TRAINER},
-        "sc_grpo": {"preset": "paper", "rewards": {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}, "max_steps": 2, "max_completion_length": 8, **TRAINER},
-        "evaluate": {
-            "datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], "models": ["base", "pa_sft", "sc_grpo"],
-            "engine": "transformers", "batch_size": 4, "max_new_tokens": 8,
-        },
+        "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
+        "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, **TRAINER},
+        "evaluate": {"datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], **EVALUATE},
         "register": {"name": "iad-r1", "floors": {}},
-    }  # fmt: skip
+    }
     for section, change in changes.items():
         tree[section] = {**tree[section], **change}
     return tree
@@ -54,7 +52,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     images = folder / "images"
     images.mkdir()
-    samples = [replace(sample, images=(str(Path(sample.images[0]).relative_to(folder)),)) for sample in tiny_samples(images, 16, dataset="mvtec")]
+    samples = [
+        replace(sample, images=(str(Path(sample.images[0]).relative_to(folder)),)) for sample in tiny_samples(images, 16, dataset="mvtec")
+    ]
     prepared = folder / "data" / "prepared"
     write_samples(prepared / "pa_sft.jsonl", samples[:8])
     write_samples(prepared / "validation.jsonl", samples[8:12])
@@ -115,7 +115,11 @@ def test_the_report_holds_every_model_and_no_time(outputs: Path) -> None:
 def test_mlflow_holds_curves_tables_and_rates(outputs: Path) -> None:
     import mlflow
 
-    found = {run.data.tags["stage"]: run for run in mlflow.search_runs(search_all_experiments=True, output_format="list") if "stage" in run.data.tags}
+    found = {
+        run.data.tags["stage"]: run
+        for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if "stage" in run.data.tags
+    }
     assert {"pa_sft", "sc_grpo", "evaluate@mvtec-0"} <= found.keys()
     assert {"loss", "eval_loss"} <= found["pa_sft"].data.metrics.keys()
     assert {"rewards/accuracy/mean", "reward", "kl", "reward_end"} <= found["sc_grpo"].data.metrics.keys()

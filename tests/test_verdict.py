@@ -159,7 +159,7 @@ RUNAWAYS = [
 
 
 @pytest.mark.parametrize("piece", RUNAWAYS)
-def test_a_megabyte_is_read_in_under_50_ms(piece):
+def test_a_megabyte_is_read_in_under_50_ms_of_one_core(piece):
     text = piece * (1_000_000 // len(piece))
     fastest = min(_seconds(Verdict.parse, text) for _ in range(3))
     assert fastest < 0.05
@@ -167,9 +167,9 @@ def test_a_megabyte_is_read_in_under_50_ms(piece):
 
 
 def _seconds(function, text):
-    start = time.perf_counter()
+    start = time.process_time()
     function(text)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_a_block_that_holds_a_tag_is_not_rendered():

@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL with tokenizer and processor, and tiny samples: real classes, random weights, built once a session in about two seconds."""
+"""A tiny Qwen2.5-VL with tokenizer and processor, and tiny samples: real classes, random weights, built once a session."""
 
 import atexit
 import functools
@@ -54,7 +54,12 @@ def _tokenizer():  # type: ignore[no-untyped-def]
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(TEXTS * 4, trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet))
-    extra = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"}
+    extra = {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_bos_token": "<|vision_start|>",
+        "vision_eos_token": "<|vision_end|>",
+    }
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=extra, chat_template=TEMPLATE
     )
@@ -64,16 +69,17 @@ def _model(tokenizer, *, width: int, depth: int):  # type: ignore[no-untyped-def
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     heads, ids = width // 32, tokenizer.convert_tokens_to_ids
-    text = dict(
-        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth, num_attention_heads=heads, num_key_value_heads=heads,
-        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    vision = dict(
-        depth=depth, hidden_size=width, intermediate_size=2 * width, num_heads=heads, patch_size=12, spatial_merge_size=2,
-        temporal_patch_size=2, window_size=512, fullatt_block_indexes=list(range(depth)), out_hidden_size=width, tokens_per_second=2,
-    )  # fmt: skip
+    text = {
+        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": depth, "num_attention_heads": heads,
+        "num_key_value_heads": heads, "vocab_size": len(tokenizer), "max_position_embeddings": 1024, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    vision = {
+        "depth": depth, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": heads, "out_hidden_size": width,
+        "patch_size": 12, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 512, "tokens_per_second": 2,
+        "fullatt_block_indexes": list(range(depth)),
+    }  # fmt: skip
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"), tie_word_embeddings=True,
@@ -84,7 +90,7 @@ def _model(tokenizer, *, width: int, depth: int):  # type: ignore[no-untyped-def
 def _processor(tokenizer, *, max_pixels: int):  # type: ignore[no-untyped-def]
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    sizes = dict(patch_size=12, merge_size=2, temporal_patch_size=2)
+    sizes = {"patch_size": 12, "merge_size": 2, "temporal_patch_size": 2}
     pixels = {"shortest_edge": 24 * 24, "longest_edge": max_pixels}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=pixels, **sizes),

@@ -1,0 +1,87 @@
+"""Engines answer as the model would alone: batches, padding, order and reference images change nothing."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iadr1 import prompts
+from iadr1.engines import Chat, Generated, TransformersEngine, VllmEngine, images_of
+from tests.tiny import build, tiny_samples
+
+LIMIT = 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose weights are large enough to say something different about each image."""
+    folder = tmp_path_factory.mktemp("model")
+    build(folder, seed=3)
+    scaled(folder, 9.0)
+    return folder
+
+
+def scaled(folder: Path, factor: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file(
+        {name: tensor * factor if tensor.ndim > 1 else tensor for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
+    )
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> list[Chat]:
+    """Chats of different lengths, with no, one or two reference images."""
+    samples = tiny_samples(tmp_path_factory.mktemp("images"), 7)
+    others = [sample.images[0] for sample in samples]
+    with_references = [replace(sample, references=tuple(others[: at % 3])) for at, sample in enumerate(samples)]
+    return [prompts.messages(sample, shots=len(sample.references), base=at % 2 == 0) for at, sample in enumerate(with_references)]
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, chats: list[Chat]) -> list[Generated]:
+    """The answers of plain `generate`, one chat at a time, without any padding."""
+    import torch
+
+    from iadr1 import backbones
+    from iadr1.images import open_image
+
+    network, processor = backbones.load_model(model), backbones.load_processor(model)
+    answers = []
+    for chat in chats:
+        text = processor.apply_chat_template(chat, add_generation_prompt=True)
+        inputs = processor(images=[open_image(path) for path in images_of(chat)], text=[text], return_tensors="pt")
+        with torch.inference_mode():
+            ids = network.generate(**inputs, max_new_tokens=LIMIT, do_sample=False, suppress_tokens=[network.config.image_token_id])[0]
+        ids = ids[inputs["input_ids"].shape[1] :].tolist()
+        ended = ids[-1] == processor.tokenizer.eos_token_id
+        answers.append(Generated(processor.tokenizer.decode(ids, skip_special_tokens=True).strip(), not ended, len(ids)))
+    return answers
+
+
+def test_the_answers_differ_from_each_other(alone: list[Generated]) -> None:
+    assert len({answer.text for answer in alone}) > 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_answer_as_one_by_one_would(model: Path, chats: list[Chat], alone: list[Generated], batch_size: int) -> None:
+    done: list[int] = []
+    assert TransformersEngine(model, batch_size=batch_size, max_new_tokens=LIMIT)(chats, done.append) == alone
+    assert sum(done) == len(chats)
+
+
+def test_an_answer_that_is_cut_off_says_so(model: Path, chats: list[Chat]) -> None:
+    answers = TransformersEngine(model, batch_size=4, max_new_tokens=1)(chats)
+    assert all(answer.truncated and answer.tokens == 1 for answer in answers)
+
+
+def test_no_chats_give_no_answers(model: Path) -> None:
+    assert TransformersEngine(model, batch_size=4, max_new_tokens=1)([]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_answers_as_transformers_does(model: Path, chats: list[Chat], alone: list[Generated]) -> None:
+    assert VllmEngine(model, batch_size=8, max_new_tokens=LIMIT, max_pixels=96 * 96, images=3)(chats) == alone

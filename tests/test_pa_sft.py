@@ -1,0 +1,159 @@
+"""PA-SFT: what is learned token by token, what is remembered, what survives a kill, and what is refused."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iadr1 import backbones, pa_sft, prompts, training
+from iadr1.errors import DatasetError, ModelError
+from iadr1.samples import Sample
+from iadr1.training import Job, Outcome
+from tests.tiny import SIDE, tiny_backbone, tiny_samples
+
+KEYS = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "learning_rate": 1e-3,
+    "disable_tqdm": True,
+}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return tiny_samples(tmp_path_factory.mktemp("images"), 12)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(step: int):  # type: ignore[no-untyped-def]
+    """A callback that ends the training as a kill would: at once, wherever it is."""
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+            if state.global_step == step:
+                raise Killed
+
+    return Kill()
+
+
+def trained(folder: Path, samples: list[Sample], *, callbacks=(), freeze=(), **keys) -> tuple[str, Outcome]:  # type: ignore[no-untyped-def]
+    """The hash of the weights after a training in a folder, and its outcome."""
+    into = folder / "model"
+    shutil.rmtree(into, ignore_errors=True)
+    job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, freeze, 0, folder / "checkpoints", into, callbacks=callbacks)
+    outcome = pa_sft.train(job, samples[:10], validation=samples[10:])
+    return hashlib.sha256((into / "model.safetensors").read_bytes()).hexdigest(), outcome
+
+
+@pytest.fixture(scope="module")
+def undisturbed(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Outcome]:
+    return trained(tmp_path_factory.mktemp("undisturbed"), samples)
+
+
+def test_the_loss_is_on_the_completion_and_on_nothing_else(samples: list[Sample]) -> None:
+    collator = collator_of(remember=2**20)
+    batch = collator(list(pa_sft.rows(samples[:4])))
+    decode = collator.collator.processor.tokenizer.decode
+    for sample, ids, labels in zip(samples, batch["input_ids"], batch["labels"], strict=False):
+        learned = [token for token in labels.tolist() if token != -100]
+        assert decode(learned) == prompts.target(sample) + "<|im_end|>\n"
+        start = labels.tolist().index(learned[0])
+        assert ids[start : start + len(learned)].tolist() == learned and set(labels[:start].tolist()) == {-100}
+        assert decode(ids[:start]).endswith("<|im_start|>assistant\n") and set(labels[start + len(learned) :].tolist()) <= {-100}
+
+
+def collator_of(*, remember: int) -> pa_sft.Collator:
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    processor = backbones.load_processor(tiny_backbone(), max_pixels=SIDE * SIDE)
+    return pa_sft.Collator(DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True), remember=remember)
+
+
+def test_remembered_batches_equal_those_of_trl(samples: list[Sample]) -> None:
+    import torch
+
+    rows = list(pa_sft.rows([*samples[:3], replace(samples[3], reasoning="Even.")]))
+    plain, remembering = collator_of(remember=0)(rows), collator_of(remember=2**20)
+    for batch in (remembering(rows), remembering(rows)):
+        assert batch.keys() == plain.keys() and all(torch.equal(batch[name], plain[name]) for name in plain)
+
+
+def test_memory_for_encoded_samples_is_bounded(samples: list[Sample]) -> None:
+    collator = collator_of(remember=100_000)
+    collator(list(pa_sft.rows(samples)))
+    assert 0 < len(collator.known) < len(samples)
+
+
+def test_the_loss_falls_and_the_validation_is_logged(undisturbed: tuple[str, Outcome]) -> None:
+    rows = training.curve(undisturbed[1].history, pa_sft.COLUMNS)
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["eval_loss"] < rows[2]["eval_loss"]
+
+
+def test_the_same_seed_gives_the_same_weights(undisturbed: tuple[str, Outcome], samples: list[Sample], tmp_path: Path) -> None:
+    assert trained(tmp_path, samples)[0] == undisturbed[0]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
+    undisturbed: tuple[str, Outcome], samples: list[Sample], tmp_path: Path, step: int
+) -> None:
+    with pytest.raises(Killed):
+        trained(tmp_path, samples, callbacks=[killed_after(step)])
+    weights, outcome = trained(tmp_path, samples)
+    assert weights == undisturbed[0]
+    assert training.curve(outcome.history, pa_sft.COLUMNS) == training.curve(undisturbed[1].history, pa_sft.COLUMNS)
+
+
+def test_a_half_written_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
+    for step, complete in ((2, True), (10, True), (12, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / training.COMPLETE).touch()
+    assert training.resume_point(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert not (tmp_path / "checkpoint-12").exists()
+
+
+def test_frozen_parts_keep_their_weights(samples: list[Sample], tmp_path: Path) -> None:
+    import torch
+
+    _, outcome = trained(tmp_path, samples, freeze=("vision", "projector"), max_steps=1)
+    assert outcome.parts["vision"]["trained"] == 0 < outcome.parts["language"]["trained"]
+    before, after = (backbones.load_model(folder).state_dict() for folder in (tiny_backbone(), tmp_path / "model"))
+    changed = {backbones.BACKBONES["qwen2_5_vl"].part(name) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"language"}
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda rows: [], "PA-SFT has no rows"),
+        (lambda rows: [rows[0], replace(rows[1], reasoning=None)], "1 of 2 rows have no reasoning, first made/001"),
+        (lambda rows: [replace(rows[0], images=("gone.png",))], "1 of 1 images cannot be read: gone.png"),
+    ],
+)
+def test_rows_that_cannot_be_learned_are_refused(samples: list[Sample], spoil: Callable, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        pa_sft.require_trainable(spoil(samples))
+
+
+def test_a_full_disk_is_told_from_other_errors(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("transformers.Trainer._save_rng_state", fails)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        trained(tmp_path, samples)
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"the disk is full \(0 MiB left\)"):
+        trained(tmp_path, samples)
