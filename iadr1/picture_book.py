@@ -1,4 +1,4 @@
-"""Pictures with general questions and answers: what the small backbone learns to see from. Shapes, colours, positions, counts, textures; no product and no defect.
+"""Pictures with general questions and answers, from which the small backbone learns to see: shapes, colours, places, counts, surfaces; no product, no defect.
 
 The pictures use the same brushes as the made benchmark (`drawing`, `figures`), on bodies and surfaces put together at random.
 """

@@ -24,8 +24,7 @@ def training_job(work: Workspace, params: Params, stage: str, *, model: Path, sa
     """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    made_from = _fingerprint(model, samples, [told.model_dump(), max_pixels, params.prepare.grid, params.seed])
-    checkpoints = work.checkpoints / stage / made_from
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, params.prepare.grid, params.seed)
     with fresh_directory(work.models / stage) as into:
         yield Job(
             told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]
@@ -33,11 +32,12 @@ def training_job(work: Workspace, params: Params, stage: str, *, model: Path, sa
     shutil.rmtree(work.checkpoints / stage)
 
 
-def _fingerprint(model: Path, samples: Sequence[Sample], settings: Sequence[Any]) -> str:
-    """A name for everything that a training is made from, so that no run resumes from another's checkpoint."""
-    files = [*sorted(path for path in model.iterdir() if path.is_file()), *(Path(path) for sample in samples for path in sample.images)]
-    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
-    told = json.dumps([seen, [sample.to_json() for sample in samples], *settings], default=str)
+def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:
+    """A name for everything that a result is made from, so that no run takes up what another one has left."""
+    shown = {Path(path) for sample in samples for path in (*sample.images, *sample.references)}
+    files = [path for path in (*model.iterdir(), *shown) if path.is_file()]
+    seen = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    told = json.dumps([seen, [sample.to_json() for sample in samples], settings], default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -60,10 +60,11 @@ def _progress() -> Any:
 
 
 def quiet_libraries() -> None:
-    """No bars for reading and writing weights: they last a moment and hide the one that counts."""
+    """No bars for reading and writing weights, which hide the one that counts, and no advice to developers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
