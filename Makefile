@@ -4,10 +4,10 @@ PROFILE ?= cpu
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock check ui clean
+.PHONY: help setup run test lint lock check bench-core ui clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the committed lock (PROFILE=cpu|gpu); does nothing when that is done
 	@$(PYTHON) requirements/install.py $(PROFILE)
@@ -16,7 +16,7 @@ run: setup ## Run what is not up to date, from images to a registered inspector 
 	@$(BIN)/python -m flows.release $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(if $(DATA),--data "$(DATA)")
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -27,6 +27,9 @@ lock: setup ## Rewrite the locks from pyproject.toml (UPGRADE=1 for newer versio
 
 check: ## Check that the parts of .venv import and start
 	@$(BIN)/python requirements/check.py
+
+bench-core: setup ## Measure how fast completions are scored and reports made
+	@$(BIN)/python benchmarks/bench_core.py
 
 ui: setup ## Show the runs in a browser
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

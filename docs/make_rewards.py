@@ -5,6 +5,7 @@ from pathlib import Path
 from iadr1.report_tables import table
 from iadr1.rewards import PRESETS, Score, score
 from iadr1.samples import Sample
+from iadr1.verdict import Verdict
 
 HERE = Path(__file__).parent
 
@@ -59,6 +60,52 @@ CASES: list[tuple[str, str, Sample]] = [
 ]
 
 
+# Each decision of the grammar, and of the reader for free text.
+TAGGED = {
+    "a pattern": NO,
+    "tags in another case, white space between blocks": NO.replace("think", "THINK").replace("><", ">\n<"),
+    "a full stop after the answer": NO.replace("No<", "No.<"),
+    "text around the blocks": "Sure! " + NO,
+    "no reasoning, or an empty block": "<answer>No</answer>",
+    "the other pattern's answer": evidence(answer="No"),
+    "blocks in another order": "<answer>No</answer><think>The grain is even.</think>",
+    "a repeated block": NO + "<answer>No</answer>",
+    "a runaway that agrees with itself": "<answer>No</answer>No</answer>No</answer>",
+    "nested tags": "<answer><answer>No</answer></answer>",
+    "a sentence as the answer": NO.replace("No<", "No, it is fine<"),
+    "a reasoning that never closes": "<think>It is even.<answer>No</answer>",
+    "two answers that differ": "<answer>Yes</answer><answer>No</answer>",
+    "both words in one answer": NO.replace("No<", "yes or no<"),
+    "an answer inside the reasoning only": "<think>so <answer>No</answer></think>",
+    "a text that stops": "<think>The grain is",
+    "an answer block that never closes": "<think>It is even.</think><answer>No",
+    "an empty answer": NO.replace("No<", "<"),
+    "unknown": NO.replace("No<", "unknown<"),
+    "abnormal": NO.replace("No<", "Abnormal<"),
+    "no doubt": NO.replace("No<", "No doubt it is bent<"),
+    "no tags": "The part is fine.",
+}
+FREE = [
+    "Yes, there is a noticeable scratch.", "No, the surface looks fine.", "B.", "(A) Yes.", "The answer is: No.", "A. No.", "yes or no",
+    "There are visible defects.", "The surface looks normal.", "No doubt there is a defect.", "I cannot tell.",
+]  # fmt: skip
+
+
+def readings() -> str:
+    """Every decision with its text, answer and status."""
+    rows = [[case, f"`{text}`".replace("\n", "↵"), *_reading(Verdict.parse(text))] for case, text in TAGGED.items()]
+    return table(["a text with", "for example", "answer", "status"], rows)
+
+
+def free_readings() -> str:
+    """Free texts with answer and status."""
+    return table(["a base model says", "answer", "status"], [[text, *_reading(Verdict.read(text))] for text in FREE])
+
+
+def _reading(verdict: Verdict) -> list[str]:
+    return [{True: "yes", False: "no", None: "–"}[verdict.anomalous], verdict.status]
+
+
 def differences() -> str:
     """Every case with consistency, accuracy, location, type and total under each preset."""
     header = ["completion", *(f"{name}: con acc loc type = total" for name in PRESETS)]
@@ -72,7 +119,10 @@ def _cell(found: Score) -> str:
 
 def document() -> str:
     """The whole page."""
-    return (HERE / "rewards.template.md").read_text(encoding="utf-8").replace("{differences}", differences())
+    text = (HERE / "rewards.template.md").read_text(encoding="utf-8")
+    for name, made in {"differences": differences, "readings": readings, "free_readings": free_readings}.items():
+        text = text.replace(f"{{{name}}}\n", made())
+    return text
 
 
 if __name__ == "__main__":

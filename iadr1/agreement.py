@@ -6,7 +6,6 @@ things in another way has no conclusion, and agrees with any answer.
 """
 
 import re
-from functools import lru_cache
 
 # The end of a chain holds its conclusion; reading no more keeps the cost of a completion constant.
 CONCLUSION_LENGTH = 240
@@ -30,26 +29,30 @@ _CUTS = frozenset("but however yet although though whereas while except therefor
 _HEDGES = frozenset("whether if could might may possible possibly unclear check look inspect".split())
 
 
-@lru_cache(maxsize=8192)
 def conclusion(reasoning: str) -> bool | None:
     """True when the last clause with an opinion reports a fault, False when it denies one, None when there is none."""
     first, end = max(0, len(reasoning) - CONCLUSION_LENGTH), len(reasoning) - reasoning.endswith(".")
     while end > first:
         start = max(reasoning.rfind(".", first, end), first)
-        tokens = _TOKEN.findall(reasoning[start:end].lower().replace("’", "'").replace("no doubt", "surely"))
-        if not _OPINIONS.isdisjoint(tokens):
-            for clause in reversed(_clauses(tokens)):
-                opinion = _opinion(clause)
-                if opinion is not None:
-                    return opinion
+        opinion = _sentence_opinion(reasoning[start:end].lower())
+        if opinion is not None:
+            return opinion
         end = start
     return None
 
 
+def _sentence_opinion(sentence: str) -> bool | None:
+    tokens = _TOKEN.findall(sentence if sentence.isascii() else sentence.replace("’", "'"))
+    if _OPINIONS.isdisjoint(tokens):
+        return None
+    if _CUTS.isdisjoint(tokens):
+        return _opinion(tokens)
+    opinions = (_opinion(clause) for clause in reversed(_clauses(tokens)) if not _OPINIONS.isdisjoint(clause))
+    return next((opinion for opinion in opinions if opinion is not None), None)
+
+
 def _clauses(tokens: list[str]) -> list[list[str]]:
     """A sentence cut at connectives, and at commas before a part with its own verb: "no shadow, the line is a scratch"."""
-    if _CUTS.isdisjoint(tokens):
-        return [tokens]
     clauses: list[list[str]] = [[]]
     part: list[str] = []
     for token in [*tokens, ","]:
@@ -68,13 +71,15 @@ def _clauses(tokens: list[str]) -> list[list[str]]:
 
 def _opinion(clause: list[str]) -> bool | None:
     """Whether one clause reports (True) or denies (False) a fault."""
-    if _OPINIONS.isdisjoint(clause) or not _HEDGES.isdisjoint(clause):
+    if not _HEDGES.isdisjoint(clause):
         return None
     negated, said = False, set()
     for index, word in enumerate(clause):
-        if word in _FAULTS:
+        if word in _NEGATORS:
+            # "No doubt there is a defect" denies nothing.
+            negated = negated or clause[index + 1 : index + 2] != ["doubt"]
+        elif word in _FAULTS:
             said.add(not (negated or clause[index + 1 : index + 2] == ["free"]))
         elif word in _SOUND and index and clause[index - 1] in _BEFORE_SOUND:
             said.add(negated)
-        negated = negated or word in _NEGATORS
     return said.pop() if len(said) == 1 else None

@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough ("| head"); without this Python complains while closing the pipe.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"iadr1: {error.filename or 'output'}: {error.strerror}.", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -63,11 +63,11 @@ class Pairs:
         import numpy as np
 
         generator = np.random.default_rng(zlib.crc32(self.dataset.encode()))
-        drawn = 0.0
+        drawn = np.zeros(rounds)
         for label in (self.normal, self.anomalous):
             images = max(1, sum(label) // self.seeds)
             counts = generator.multinomial(images, np.asarray(label) / sum(label), rounds)
-            drawn = drawn + 50.0 * (counts[:, 2] - counts[:, 1]) / images
+            drawn += 50.0 * (counts[:, 2] - counts[:, 1]) / images
         return drawn
 
     def to_dict(self, rounds: int = ROUNDS) -> dict[str, Any]:

@@ -16,7 +16,7 @@ EXACT, SEMANTIC, CATEGORY, FUZZY, GROUP, NONE = 1.0, 0.85, 0.6, 0.4, 0.3, 0.0
 FUZZY_RATIO = 0.8
 # A name of more words is a description, or stuffed.
 LONGEST_NAME = 12
-_LONGEST_TEXT = 200
+LONGEST_TEXT = 200
 
 _WORD = re.compile(r"[a-z0-9]+")
 _NEGATORS = frozenset("no not none without never nothing neither nor non free absent absence undamaged unbroken unscratched".split())
@@ -81,9 +81,15 @@ def from_folder(name: str) -> str | None:
     return known[key] if key in known else fine(name)
 
 
-@lru_cache(maxsize=65536)
 def type_score(predicted: str, expected: str) -> float:
     """Equation 5: 1 the same words, 0.85 the same fine type, 0.6 the same coarse type, 0.4 a misspelling, 0.3 the same group, else 0."""
+    if len(predicted) > LONGEST_TEXT or len(expected) > LONGEST_TEXT:
+        return EXACT if predicted == expected else NONE
+    return _type_score(predicted, expected)
+
+
+@lru_cache(maxsize=65536)
+def _type_score(predicted: str, expected: str) -> float:
     said, meant = read_type(predicted), read_type(expected)
     if not said.normal or not meant.normal:
         return NONE
@@ -100,12 +106,16 @@ def type_score(predicted: str, expected: str) -> float:
     return GROUP if said.groups & meant.groups else NONE
 
 
-@lru_cache(maxsize=65536)
 def read_type(words: str) -> TypeReading:
     """The kinds that words name; negated, overlong and single-letter names are refused."""
-    tokens = _WORD.findall(words[:_LONGEST_TEXT].lower())
+    return _read_type(words) if len(words) <= LONGEST_TEXT else TypeReading("", frozenset(), None, True)
+
+
+@lru_cache(maxsize=65536)
+def _read_type(words: str) -> TypeReading:
+    tokens = _WORD.findall(words.lower())
     normal = " ".join(tokens)
-    if len(words) > _LONGEST_TEXT or len(tokens) > LONGEST_NAME or len(normal) < 2 or any(_negates(token) for token in tokens):
+    if len(tokens) > LONGEST_NAME or len(normal) < 2 or any(_negates(token) for token in tokens):
         return TypeReading(normal, frozenset(), None, True)
     stems = tuple(_singular(token) for token in tokens)
     known = taxonomy()

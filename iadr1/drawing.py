@@ -6,6 +6,7 @@ to 1 (right, bottom).
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -74,7 +75,7 @@ def segment(x: Array, y: Array, ax: float, ay: float, bx: float, by: float) -> A
 def polyline(x: Array, y: Array, points: Array) -> Array:
     """Distance to a line through points [k, 2]."""
     away = np.full(x.shape, np.inf, np.float32)
-    for (ax, ay), (bx, by) in zip(points[:-1], points[1:], strict=True):
+    for (ax, ay), (bx, by) in pairwise(points):
         away = np.minimum(away, segment(x, y, ax, ay, bx, by))
     return away
 

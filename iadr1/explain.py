@@ -54,9 +54,8 @@ def _rewards(text: str, sample: Sample, grid: int) -> Iterator[str]:
     yield "preset     consistency  accuracy  location  type  total"
     for name in PRESETS:
         found = score(text, sample, preset=name, grid=grid)
-        yield (
-            f"{name:11}{_points(found.consistency):>11}  {_points(found.accuracy):>8}  {_points(found.location):>8}  {_points(found.type):>4}  {found.total:>5.2f}"
-        )
+        consistency, accuracy, location, kind = map(_points, found[:4])
+        yield f"{name:11}{consistency:>11}  {accuracy:>8}  {location:>8}  {kind:>4}  {found.total:>5.2f}"
 
 
 def _answer(anomalous: bool | None) -> str:

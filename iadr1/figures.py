@@ -127,7 +127,10 @@ def bits(image: Array, spot: Spot) -> Array:
     x, y = d.grid(image.shape[0])
     near = spot.rng.normal(0, 0.5 * spot.size, (spot.rng.integers(3, 6), 2))
     turns = spot.rng.uniform(0, 6.3, len(near))
-    each = [d.coverage(d.polygon(*d.placed(x, y, cx=spot.cx + a, cy=spot.cy + b, angle=t), 0.05, 3)) for (a, b), t in zip(near, turns, strict=True)]
+    each = [
+        d.coverage(d.polygon(*d.placed(x, y, cx=spot.cx + a, cy=spot.cy + b, angle=t), 0.05, 3))
+        for (a, b), t in zip(near, turns, strict=True)
+    ]
     return _shadowed(image, np.max(each, axis=0), spot)
 
 
@@ -195,5 +198,6 @@ def hatch(image: Array, spot: Spot) -> Array:
 
 
 FIGURES: dict[str, Figure] = {
-    f.__name__: f for f in (line, pair, hole, dots, tear, cloud, tint, specks, chip, thread, bits, cut, bulge, shift, tree, zigzag, shards, hatch)
+    f.__name__: f
+    for f in (line, pair, hole, dots, tear, cloud, tint, specks, chip, thread, bits, cut, bulge, shift, tree, zigzag, shards, hatch)
 }

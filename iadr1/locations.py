@@ -57,9 +57,9 @@ _AFTER_ADVERB = frozenset("at in on next above below under beside near by after 
 _WORD_TOKENS: dict[str, tuple[str, str]] = {
     **{word: ("v", name) for name, words in _VERTICAL.items() for word in words.split()},
     **{word: ("h", name) for name, words in _HORIZONTAL.items() for word in words.split()},
-    **{word: ("c", "center") for word in _CENTER},
+    **dict.fromkeys(_CENTER, ("c", "center")),
     **{word: ("band", kind) for word, kind in _BANDS.items()},
-    **{word: ("whole", "whole") for word in _WHOLE},
+    **dict.fromkeys(_WHOLE, ("whole", "whole")),
 }
 
 
@@ -80,9 +80,13 @@ class _Place(NamedTuple):
         return not (self.vertical or self.horizontal or self.center or self.band or self.whole)
 
 
-@lru_cache(maxsize=65536)
 def cells(words: str, n: int = 3) -> Cells | None:
     """The cells that words name, or None when they name no place; cells are (row, column) from the top left."""
+    return _cells(words, n) if len(words) <= LONGEST_PLACE else None
+
+
+@lru_cache(maxsize=65536)
+def _cells(words: str, n: int) -> Cells | None:
     places = _places(words)
     named = [place for place in places if not place.negated]
     union: Cells = frozenset().union(*(_cells_of(place, n) for place in named)) if named else frozenset()
@@ -162,8 +166,6 @@ def _listed(chosen: frozenset[Cell] | set[Cell], n: int) -> str:
 
 def _places(words: str) -> list[_Place]:
     """The regions of a phrase, with joined ones completed from each other."""
-    if len(words) > LONGEST_PLACE:
-        return []
     tokens = _tokens(words)
     places, current, negated, said = [], _Place(), False, 0
     for index, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Pictures with general questions and answers: what the small backbone learns to see from. Shapes, colours, positions, counts, textures; no product and no defect.
+"""Pictures with general questions and answers, from which the small backbone learns to see: shapes, colours, places, counts, surfaces; no product, no defect.
 
 The pictures use the same brushes as the made benchmark (`drawing`, `figures`), on bodies and surfaces put together at random.
 """
@@ -54,17 +54,32 @@ def _body(shape: str, rng: np.random.Generator) -> Part:
     """One large body, or the same shape smaller and repeated in order."""
     if rng.random() < 0.65:
         return Part(shape, BODIES[shape])
-    at, share = [(lattice(2, 2, 0.86, 0.86), 0.5), (lattice(3, 1, 0.56, 0), 0.34), (lattice(1, 2, 0, 0.9), 0.6), (circle(3, 0.48), 0.5)][rng.integers(4)]
+    at, share = [(lattice(2, 2, 0.86, 0.86), 0.5), (lattice(3, 1, 0.56, 0), 0.34), (lattice(1, 2, 0, 0.9), 0.6), (circle(3, 0.48), 0.5)][
+        rng.integers(4)
+    ]
     first, *rest = BODIES[shape]
     return Part(shape, (first * share, *(rest if shape == "gear" else (size * share for size in rest))), at)
 
 
 def _ornament(rng: np.random.Generator) -> Part:
     """Regular pieces on or in a body, so that structure alone does not mean a figure."""
-    places = [((0.0, 0.0),), lattice(2, 2, 0.6, 0.5), lattice(3, 1, 0.4, 0), lattice(1, 3, 0, 0.3), lattice(5, 1, 0.24, 0), lattice(3, 3, 0.4, 0.4)]
+    places = [
+        ((0.0, 0.0),),
+        lattice(2, 2, 0.6, 0.5),
+        lattice(3, 1, 0.4, 0),
+        lattice(1, 3, 0, 0.3),
+        lattice(5, 1, 0.24, 0),
+        lattice(3, 3, 0.4, 0.4),
+    ]
     at = [*places, *(circle(count, 0.38) for count in (3, 4, 6))][rng.integers(len(places) + 3)]
     thin, size = rng.uniform(0.02, 0.06), rng.uniform(0.05, 0.2)
-    shapes = [("disk", (size,)), ("box", (size, rng.uniform(0.04, 0.25))), ("ring", (rng.uniform(0.1, 0.55), thin)), ("box", (0.6, thin)), ("hexagon", (size,))]
+    shapes = [
+        ("disk", (size,)),
+        ("box", (size, rng.uniform(0.04, 0.25))),
+        ("ring", (rng.uniform(0.1, 0.55), thin)),
+        ("box", (0.6, thin)),
+        ("hexagon", (size,)),
+    ]
     shape, sizes = shapes[rng.integers(len(shapes))]
     return Part(shape, sizes, at, tone=rng.uniform(0.1, 0.4) * rng.choice([-1, 1]), cut=bool(rng.random() < 0.3))
 

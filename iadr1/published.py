@@ -88,7 +88,11 @@ def _row(model: str, dataset: str, value: float, key: tuple[str, str, int]) -> P
     by_source = {target.source.split()[0]: target for target in found}
     paper, supplementary = by_source.get("paper"), by_source.get("supplementary")
     flags = tuple(dict.fromkeys(flag for target in found for flag in target.flags))
-    return ParityRow(model, dataset, value, paper and paper.value, supplementary and supplementary.value, flags)
+    return ParityRow(model, dataset, value, _value(paper), _value(supplementary), flags)
+
+
+def _value(target: Target | None) -> float | None:
+    return None if target is None else target.value
 
 
 def _targets(row: Mapping[str, Any], flags: list[dict[str, Any]]) -> Iterator[Target]:

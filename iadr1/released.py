@@ -5,16 +5,18 @@ Where the behaviour of a missing location or type tag is not known, it earns not
 """
 
 import re
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import NamedTuple
 
-from iadr1.verdict import Pattern, Verdict
+from iadr1.verdict import Pattern, Status, Verdict
 
 _ADJACENT_ANOMALOUS = ("</think><location>", "</location><type>", "</type><answer>", "</answer>")
 _NOT_KEPT = re.compile(r"[^\w\s-]")
 
 FUZZY_THRESHOLD = 0.7
+CACHED_LENGTH = 200
 
 _TAXONOMY = {
     "surface anomalies": {
@@ -52,7 +54,7 @@ def released_verdict(text: str) -> Verdict:
     answer = _first(text, "answer")
     said = answer.strip().lower() if answer is not None else ""
     anomalous = {"yes": True, "no": False}.get(said)
-    status = "unreadable" if anomalous is None else "malformed"
+    status: Status = "unreadable" if anomalous is None else "malformed"
     return Verdict(anomalous, _first(text, "location"), _first(text, "type"), None, status, _layout(text))
 
 
@@ -93,7 +95,6 @@ def location_score(predicted: str | None, expected: str) -> float:
     return 0.0 if predicted is None else float(cell(predicted) == cell(expected))
 
 
-@lru_cache(maxsize=65536)
 def cell(words: str) -> int:
     """The cell, 1 to 9 by rows, by substrings; 5 for everything else."""
     text = words.lower()
@@ -102,9 +103,14 @@ def cell(words: str) -> int:
     return 5 + across + down
 
 
-@lru_cache(maxsize=65536)
 def type_score(predicted: str, expected: str) -> float:
     """The released type score, in its own order of look-ups."""
+    # The cache must not fill with runaways.
+    return _type_score(predicted, expected) if len(predicted) <= CACHED_LENGTH else _type_score.__wrapped__(predicted, expected)
+
+
+@lru_cache(maxsize=65536)
+def _type_score(predicted: str, expected: str) -> float:
     if not predicted or not expected:
         return 0.0
     said, meant = _normal(predicted), _normal(expected)
@@ -120,8 +126,7 @@ def type_score(predicted: str, expected: str) -> float:
     if said in meant or meant in said:
         return 0.85
     if said_category is None or meant_category is None:
-        alike = _ratio(said, meant)
-        return alike * 0.4 if alike >= FUZZY_THRESHOLD else 0.0
+        return 0.4 * _alikeness(said, meant)
     if said_category == meant_category:
         return 0.6 + 0.25 * min(said_confidence, meant_confidence)
     return 0.3
@@ -135,25 +140,31 @@ def _group(words: str, category: _Category | None) -> str | None:
     return _GROUP_WORDS.get(words) or (category.group if category else None)
 
 
-@lru_cache(maxsize=65536)
 def _category(words: str) -> tuple[_Category | None, float]:
-    """The category of a name and the confidence in it."""
+    """The category of a name and the confidence in it: an exact keyword, else the best by substring, else the most alike."""
     if words in _KEYWORDS:
         return _KEYWORDS[words], 1.0
-    best, confidence = None, 0.0
-    for keyword, category in _KEYWORDS.items():
-        if words in keyword or keyword in words:
-            share = min(len(words), len(keyword)) / max(len(words), len(keyword))
-            if share > confidence:
-                best, confidence = category, share
-    if best is not None:
-        return best, confidence
-    return max(
-        ((category, alike) for keyword, category in _KEYWORDS.items() if (alike := _ratio(words, keyword)) >= FUZZY_THRESHOLD),
-        default=(None, 0.0),
-        key=lambda found: found[1],
+    shares = (
+        (min(len(words), len(key)) / max(len(words), len(key)), category)
+        for key, category in _KEYWORDS.items()
+        if words in key or key in words
     )
+    found = _best(shares)
+    return found if found[0] is not None else _best((_alikeness(words, key), category) for key, category in _KEYWORDS.items())
 
 
-def _ratio(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other).ratio()
+def _best(candidates: Iterable[tuple[float, _Category]]) -> tuple[_Category | None, float]:
+    """The first of the highest above nothing."""
+    best, confidence = None, 0.0
+    for share, category in candidates:
+        if share > confidence:
+            best, confidence = category, share
+    return best, confidence
+
+
+def _alikeness(one: str, other: str) -> float:
+    """difflib's ratio, or 0 below the threshold; the lengths alone rule out most pairs."""
+    if 2 * min(len(one), len(other)) < FUZZY_THRESHOLD * (len(one) + len(other)):
+        return 0.0
+    ratio = SequenceMatcher(None, one, other).ratio()
+    return ratio if ratio >= FUZZY_THRESHOLD else 0.0

@@ -58,6 +58,9 @@ class Prediction:
         if not isinstance(row, dict) or not _REQUIRED <= row.keys() <= _KNOWN:
             found = sorted(row) if isinstance(row, dict) else type(row).__name__
             raise ReportError(f"{source}: a prediction has {sorted(_REQUIRED)} and optionally {sorted(_KNOWN - _REQUIRED)}; found {found}.")
+        if not isinstance(row["anomalous"], bool) or not isinstance(row["text"], str) or row.get("reader", "tags") not in ("tags", "free"):
+            values = f"anomalous {row['anomalous']!r}, text {str(row['text'])[:40]!r}, reader {row.get('reader')!r}"
+            raise ReportError(f"{source}: anomalous is true or false, text is a text, reader is tags or free; found {values}.")
         return cls(**row)
 
     def to_json(self) -> str:
@@ -78,7 +81,7 @@ def iterate_predictions(path: Path) -> Iterator[Prediction]:
     """The predictions of a JSONL file one by one, for files that do not fit into memory."""
     if not path.is_file():
         raise ReportError(f"{path}: no such file. Run `dvc repro evaluate` to make it.")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             yield Prediction.from_json(line, source=f"{path}:{number}")
 

@@ -11,14 +11,14 @@ One's own reward is a function of (verdict, sample, grid), named in the weights 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from iadr1.agreement import conclusion
-from iadr1.defect_types import read_type, type_score
+from iadr1.defect_types import LONGEST_TEXT, read_type, type_score
 from iadr1.errors import DatasetError, ParamsError
-from iadr1.locations import cells
+from iadr1.locations import LONGEST_PLACE, Cells, cells
 from iadr1.released import location_score as released_location_score
 from iadr1.released import released_verdict
 from iadr1.released import type_score as released_type_score
@@ -81,7 +81,7 @@ def strict_consistency(verdict: Verdict, sample: Sample, grid: int = 3) -> float
         return 0.0
     if conclusion(verdict.reasoning) is (not verdict.anomalous):
         return 0.0
-    if verdict.anomalous and not (_is_place(verdict.location or "", sample.location, grid) and _is_kind(verdict.type or "", sample.type)):
+    if verdict.anomalous and not (_is_evidence(verdict.location or "", verdict.type or "", sample, grid)):
         return 0.0
     return 1.0
 
@@ -93,25 +93,31 @@ def strict_accuracy(verdict: Verdict, sample: Sample, grid: int = 3) -> float:
 
 def strict_location(verdict: Verdict, sample: Sample, grid: int = 3) -> float | None:
     """The overlap (intersection over union) of the cells said and the true ones, from half on, in a consistent and right verdict."""
-    expected = _expected_cells(sample, grid)
-    if expected is None:
-        return None
-    if not verdict.anomalous or not strict_consistency(verdict, sample, grid):
-        return 0.0
-    said = cells(verdict.location or "", grid)
-    if said is None:
-        return 0.0
-    overlap = len(said & expected) / len(said | expected)
-    return overlap if overlap >= LEAST_OVERLAP else 0.0
+    return _strict_together(verdict, sample, grid)[2]
 
 
 def strict_type(verdict: Verdict, sample: Sample, grid: int = 3) -> float | None:
     """Equation 5 in a consistent and right verdict."""
-    if not sample.anomalous or not sample.type:
-        return None
-    if not verdict.anomalous or not strict_consistency(verdict, sample, grid):
-        return 0.0
-    return type_score(verdict.type or "", sample.type)
+    return _strict_together(verdict, sample, grid)[3]
+
+
+def _strict_together(verdict: Verdict, sample: Sample, grid: int) -> "_Four":
+    consistent = strict_consistency(verdict, sample, grid)
+    accurate = strict_accuracy(verdict, sample, grid)
+    if not sample.anomalous:
+        return consistent, accurate, None, None
+    paid = verdict.anomalous is True and consistent == 1.0
+    expected = _expected_cells(sample, grid)
+    place = None if expected is None else _overlap(verdict.location or "", expected, grid) if paid else 0.0
+    kind = None if not sample.type else type_score(verdict.type or "", sample.type) if paid else 0.0
+    return consistent, accurate, place, kind
+
+
+def _overlap(said: str, expected: Cells, grid: int) -> float:
+    """Intersection over union of the cells said and the true ones, 0 below a half."""
+    found = cells(said, grid)
+    share = len(found & expected) / len(found | expected) if found else 0.0
+    return share if share >= LEAST_OVERLAP else 0.0
 
 
 def released_location(verdict: Verdict, sample: Sample, grid: int = 3) -> float | None:
@@ -136,7 +142,11 @@ class Preset:
     read: Callable[[str], Verdict]
     rewards: Mapping[str, Reward]
     weights: Mapping[str, float]
+    # The four at once, where they share work; always the same as one by one.
+    together: Callable[[Verdict, Sample, int], "_Four"] | None = None
 
+
+_Four = tuple[float | None, float | None, float | None, float | None]
 
 REWARDS: dict[str, Reward] = {
     "consistency": consistency_reward,
@@ -156,7 +166,7 @@ _FULL = dict.fromkeys(REWARDS, 1.0)
 PRESETS: dict[str, Preset] = {
     "paper": Preset("paper", Verdict.parse, REWARDS, _FULL),
     "released": Preset("released", released_verdict, _RELEASED, {**_FULL, "location": 0.5, "type": 0.5}),
-    "strict": Preset("strict", Verdict.parse, _STRICT, _FULL),
+    "strict": Preset("strict", Verdict.parse, _STRICT, _FULL, _strict_together),
 }
 
 
@@ -184,25 +194,41 @@ def scores(
     chosen = preset_named(preset)
     weights = chosen.weights if weights is None else weights
     w_consistency, w_accuracy, w_location, w_type = (weights.get(name, 0.0) for name in REWARDS)
-    read = chosen.read
-    consistency, accuracy, location, kind = (chosen.rewards[name] for name in REWARDS)
+    read, together = chosen.read, chosen.together or _one_by_one(chosen.rewards)
     found = []
     for completion, sample in zip(completions, samples, strict=True):
         verdict = read(completion)
-        con, acc = consistency(verdict, sample, grid), accuracy(verdict, sample, grid)
-        loc, typ = location(verdict, sample, grid), kind(verdict, sample, grid)
+        con, acc, loc, typ = together(verdict, sample, grid)
         total = w_consistency * (con or 0.0) + w_accuracy * (acc or 0.0) + w_location * (loc or 0.0) + w_type * (typ or 0.0)
         found.append(Score(con, acc, loc, typ, total, verdict.status))
     return found
 
 
+def _one_by_one(rewards: Mapping[str, Reward]) -> Callable[[Verdict, Sample, int], _Four]:
+    consistency, accuracy, location, kind = (rewards[name] for name in REWARDS)
+
+    def together(verdict: Verdict, sample: Sample, grid: int) -> _Four:
+        found = consistency(verdict, sample, grid), accuracy(verdict, sample, grid)
+        return *found, location(verdict, sample, grid), kind(verdict, sample, grid)
+
+    return together
+
+
 def sample_of_solution(solution: str, *, id: str = "solution") -> Sample:
     """The annotation that a solution text states: "<location>…</location><type>…</type><answer>Yes</answer>", "<answer>No</answer>" or "Yes"/"No"."""
-    verdict = Verdict.parse(solution)
-    anomalous = verdict.anomalous if verdict.anomalous is not None else word_answer(solution)[0]
-    if anomalous is None:
+    found = _solution(solution)
+    if found is None:
         raise DatasetError(f"{id}: a solution holds <answer>Yes</answer> or <answer>No</answer>; found {solution[:80]!r}.")
-    return Sample(id, "", "", (), anomalous, verdict.location if anomalous else None, verdict.type if anomalous else None)
+    return replace(found, id=id)
+
+
+@lru_cache(maxsize=4096)
+def _solution(text: str) -> Sample | None:
+    verdict = Verdict.parse(text)
+    anomalous = verdict.anomalous if verdict.anomalous is not None else word_answer(text)[0]
+    if anomalous is None:
+        return None
+    return Sample("", "", "", (), anomalous, verdict.location if anomalous else None, verdict.type if anomalous else None)
 
 
 def trl_rewards(preset: str, weights: Mapping[str, float], grid: int) -> tuple[list["TrlReward"], list[float]]:
@@ -251,7 +277,8 @@ def _own_reward(name: str) -> Reward:
     found = runpy.run_path(path).get(function)
     if not callable(found):
         raise ParamsError(f"{name!r}: {path} has no function {function}; define {function}(verdict, sample, grid).")
-    return found  # type: ignore[no-any-return]
+    reward: Reward = found
+    return reward
 
 
 def completion_text(completion: Any) -> str:
@@ -263,7 +290,7 @@ def completion_text(completion: Any) -> str:
 
 
 # Four functions see the same completion in turn, and a group of completions the same sample.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _read_once(read: Callable[[str], Verdict], text: str) -> Verdict:
     return read(text)
 
@@ -273,8 +300,14 @@ def _sample_of(row: str) -> Sample:
     return Sample.from_json(row, source="the sample column of the training set")
 
 
-def _expected_cells(sample: Sample, grid: int) -> frozenset[tuple[int, int]] | None:
+def _expected_cells(sample: Sample, grid: int) -> Cells | None:
     return cells(sample.location, grid) if sample.anomalous and sample.location else None
+
+
+def _is_evidence(location: str, kind: str, sample: Sample, grid: int) -> bool:
+    # The caches below must not fill with runaways.
+    short = (len(location) <= LONGEST_PLACE or location == sample.location) and (len(kind) <= LONGEST_TEXT or kind == sample.type)
+    return short and _is_place(location, sample.location, grid) and _is_kind(kind, sample.type)
 
 
 @lru_cache(maxsize=65536)
@@ -308,4 +341,4 @@ def _is_reasoning(text: str) -> bool:
 
 def score_json(row_id: Any, found: Score) -> str:
     """One output row of `iadr1 score`."""
-    return json.dumps({"id": row_id, **found._asdict()}, ensure_ascii=False)
+    return json.dumps({"id": row_id, **found._asdict()})

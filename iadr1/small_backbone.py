@@ -42,7 +42,9 @@ def train_tokenizer(texts: Iterable[str], *, size: int = 1024) -> "PreTrainedTok
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size - len(TAGS), special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size - len(TAGS), special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    )
     bpe.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE, padding_side="left",
@@ -54,13 +56,21 @@ def processor_of(tokenizer: "PreTrainedTokenizerFast") -> "ProcessorMixin":
     """Qwen2.5-VL's processor for this patch size; `max_pixels` of a run may be set higher."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    shape: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2, "image_mean": list(MEAN), "image_std": list(STD)}
+    shape: dict[str, Any] = {
+        "patch_size": PATCH,
+        "merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+    }
     pixels = {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": SIDE * SIDE}
     images, videos = Qwen2VLImageProcessor(**shape, size=pixels), Qwen2VLVideoProcessor(**shape, size=pixels)
     return Qwen2_5_VLProcessor(image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=TEMPLATE)
 
 
-def build(tokenizer: "PreTrainedTokenizerFast", *, width: int = 128, depth: int = 4, tower_depth: int = 4) -> "Qwen2_5_VLForConditionalGeneration":
+def build(
+    tokenizer: "PreTrainedTokenizerFast", *, width: int = 128, depth: int = 4, tower_depth: int = 4
+) -> "Qwen2_5_VLForConditionalGeneration":
     """The model with random weights; heads are 32 wide, all tower layers attend over the whole image."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -99,7 +109,9 @@ def figure_map(page: Picture) -> np.ndarray:
 def page_labels(page: Picture) -> np.ndarray:
     """int64 [4]: index of body, surface, colour, and the number of figures."""
     bodies = ["nothing", *BODIES]
-    return np.array([bodies.index(page.body), list(drawing.SURFACES).index(page.surface), list(COLOURS).index(page.colour), len(page.figures)])
+    return np.array(
+        [bodies.index(page.body), list(drawing.SURFACES).index(page.surface), list(COLOURS).index(page.colour), len(page.figures)]
+    )
 
 
 def patches(images: "torch.Tensor") -> "torch.Tensor":
@@ -128,7 +140,9 @@ def use_batched_attention(model: "Qwen2_5_VLForConditionalGeneration") -> None:
     model.model.visual.config._attn_implementation = "flash_equal_lengths"
 
 
-def _equal_lengths_attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, scaling: float, cu_seq_lens_q: Any, **_: Any) -> tuple[Any, None]:
+def _equal_lengths_attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, scaling: float, cu_seq_lens_q: Any, **_: Any
+) -> tuple[Any, None]:
     from torch.nn.functional import scaled_dot_product_attention
 
     _, heads, length, width = query.shape
@@ -145,12 +159,21 @@ def tower_heads(width: int) -> "torch.nn.ModuleDict":
     """The heads that teach the tower directly; they are not part of the backbone."""
     from torch import nn
 
-    sizes = {"figures": len(FIGURES), "anything": 1, "body": len(BODIES) + 1, "surface": len(drawing.SURFACES), "colour": len(COLOURS), "count": 3}
+    sizes = {
+        "figures": len(FIGURES),
+        "anything": 1, "position": CELLS**2,
+        "body": len(BODIES) + 1,
+        "surface": len(drawing.SURFACES),
+        "colour": len(COLOURS),
+        "count": 3,
+    }
     return nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
-def tower_loss(features: "torch.Tensor", heads: "torch.nn.ModuleDict", maps: "torch.Tensor", labels: "torch.Tensor") -> tuple["torch.Tensor", dict[str, float]]:
-    """Loss of the heads on image tokens [B, tokens, width]: each token names its figures, their mean names body, surface and colour, their maximum the count."""
+def tower_loss(
+    features: "torch.Tensor", heads: "torch.nn.ModuleDict", maps: "torch.Tensor", labels: "torch.Tensor"
+) -> tuple["torch.Tensor", dict[str, float]]:
+    """Loss of the heads on image tokens [B, tokens, width]: each token names its figures, their mean names body, surface and colour, their peak the count."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -158,13 +181,19 @@ def tower_loss(features: "torch.Tensor", heads: "torch.nn.ModuleDict", maps: "to
     names = binary_cross_entropy_with_logits(heads["figures"](features), maps, weight=1 + 4 * there[..., None])
     anything = heads["anything"](features)[..., 0]
     loss = 10 * names + binary_cross_entropy_with_logits(anything, there, pos_weight=torch.tensor(4.0))
+    # The tower knows places only relative to one another; a language model this small cannot make «top left» of that by itself.
+    own_cell = torch.arange(CELLS**2).expand(len(features), -1)
+    loss = loss + cross_entropy(heads["position"](features).flatten(0, 1), own_cell.flatten())
     mean, peak = features.mean(1), features.amax(1)
     for index, (name, pooled) in enumerate((("body", mean), ("surface", mean), ("colour", mean), ("count", peak))):
-        loss = loss + (1.0 if name == "count" else 0.2) * cross_entropy(heads[name](pooled), labels[:, index])
+        loss = loss + (1.0 if name == "count" else 0.4) * cross_entropy(heads[name](pooled), labels[:, index])
     said, some = heads["count"](peak.detach()).argmax(-1) > 0, labels[:, 3] > 0
     covered = there > 0
     named = (heads["figures"](features.detach()).argmax(-1)[covered] == maps[covered].argmax(-1)).float().mean()
-    return loss, {"figures_seen": float((said[some].float().mean() + (~said[~some]).float().mean()) * 50), "figures_named": float(named * 100)}
+    return loss, {
+        "figures_seen": float((said[some].float().mean() + (~said[~some]).float().mean()) * 50),
+        "figures_named": float(named * 100),
+    }
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The made benchmark: procedural products and surfaces, normal or with one defect, for training and for six zero-shot test sets.
 
-`scene(product, rng)` draws one photograph of a product, `with_defect` puts a defect on it. `iadr1.synthetic_sets` writes them in the layouts of the public data sets.
+`scene(product, rng)` draws one photograph of a product, `with_defect` puts a defect on it. `iadr1.synthetic_sets` writes them as data sets.
 """
 
 from dataclasses import dataclass

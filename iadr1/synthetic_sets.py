@@ -46,7 +46,10 @@ def _mvtec(category: str, number: int, kind: str | None) -> tuple[str, str | Non
 
 
 def _visa(category: str, number: int, kind: str | None) -> tuple[str, str | None]:
-    return f"{category}/Data/Images/{'Anomaly' if kind else 'Normal'}/{number:04d}.JPG", kind and f"{category}/Data/Masks/Anomaly/{number:04d}.png"
+    return (
+        f"{category}/Data/Images/{'Anomaly' if kind else 'Normal'}/{number:04d}.JPG",
+        kind and f"{category}/Data/Masks/Anomaly/{number:04d}.png",
+    )
 
 
 def _mpdd(category: str, number: int, kind: str | None) -> tuple[str, str | None]:
@@ -99,7 +102,9 @@ def _set(name: str, images: int, seed: int) -> list[Photo]:
         kind = _kind(table[category], rng) if index % 2 else None
         number = numbers[category] = numbers[category] + (index % 2 == 0)
         image, mask = namer(category, number, kind)
-        photo = Photo(name, category, f"{name}/{image}", mask and f"{name}/{mask}", table[category], kind, (seed, list(SETS).index(name), index))
+        photo = Photo(
+            name, category, f"{name}/{image}", mask and f"{name}/{mask}", table[category], kind, (seed, list(SETS).index(name), index)
+        )
         photos.append(photo)
     return photos
 
@@ -141,7 +146,10 @@ def write_annotations(root: Path, photos: Sequence[Photo], visibilities: Sequenc
         _write_json(root / TRAIN / "realiad_jsons" / f"{category}.json", _real_iad_json(category, photos))
     _write_visa_csv(root / "visa", [photo for photo in photos if photo.dataset == "visa"])
     for category in products.DAGM:
-        _write_dagm_labels(root / "dagm" / category / "Test" / "Label" / "Labels.txt", [photo for photo in photos if photo.dataset == "dagm" and photo.category == category])
+        _write_dagm_labels(
+            root / "dagm" / category / "Test" / "Label" / "Labels.txt",
+            [photo for photo in photos if photo.dataset == "dagm" and photo.category == category],
+        )
 
 
 def _real_iad_json(category: str, photos: Sequence[Photo]) -> dict[str, object]:
@@ -159,7 +167,11 @@ def _real_iad_json(category: str, photos: Sequence[Photo]) -> dict[str, object]:
     normal = [row for row in rows if row["mask_path"] is None]
     half = set(map(str, [row["image_path"] for row in normal[::2]]))
     train = [row for row in normal if row["image_path"] in half]
-    return {"meta": {"normal_class": "OK", "prefix": f"{category}/"}, "train": train, "test": [row for row in rows if row["image_path"] not in half]}
+    return {
+        "meta": {"normal_class": "OK", "prefix": f"{category}/"},
+        "train": train,
+        "test": [row for row in rows if row["image_path"] not in half],
+    }
 
 
 def _write_visa_csv(root: Path, photos: Sequence[Photo]) -> None:

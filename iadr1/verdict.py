@@ -32,6 +32,7 @@ _WELL_FORMED = re.compile(
 )
 _WORD = re.compile(r"[^\W_]++(?:['’][^\W_]++)?+")
 _ANSWERS = {"yes": True, "no": False}
+_PREFIX = re.compile(r"[\s*#\"']*+(?:the\s++)?+(?:final\s++|correct\s++)?+answer(?:\s++is)?+[\s*:\"']++", re.IGNORECASE)
 _OPTION = re.compile(
     r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$)",
     re.IGNORECASE,
@@ -219,12 +220,15 @@ def word_answer(content: str) -> tuple[bool | None, Status]:
 
 def free_answer(text: str) -> tuple[bool | None, Status]:
     """The answer in free text: a leading yes or no, an option's letter (A is yes, B is no), else a clear statement."""
-    anomalous, status = _leading_answer(text)
+    prefix = _PREFIX.match(text)
+    anomalous, status = _leading_answer(text[prefix.end() :] if prefix else text)
     if anomalous is not None:
         return anomalous, "ok"
     option = _OPTION.match(text)
     if option:
-        return option[1].upper() == "A", "ok"
+        # "A. No" says both.
+        chosen, said = option[1].upper() == "A", _leading_answer(text[option.end() :])[0]
+        return (None, "ambiguous") if said is (not chosen) else (chosen, "ok")
     if status == "ambiguous":
         return None, status
     from iadr1.agreement import conclusion

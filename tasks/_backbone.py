@@ -190,15 +190,10 @@ def main() -> None:
         prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-<<<<<<< HEAD
     parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 64 pages for the tower alone (default %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=1700, help="steps of 64 pages for tower and language model (default %(default)s)")
-=======
-    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 128 pages for the tower alone (default %(default)s)")
     parser.add_argument(
-        "--language-steps", type=int, default=2000, help="steps of 64 pages for tower and language model (default %(default)s)"
+        "--language-steps", type=int, default=1700, help="steps of 64 pages for tower and language model (default %(default)s)"
     )
->>>>>>> spine
     args = parser.parse_args()
 
     import torch
@@ -211,13 +206,7 @@ def main() -> None:
     small_backbone.use_batched_attention(model)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
     model.train()
-<<<<<<< HEAD
     teach(tower_lesson(model, heads, book, steps=args.tower_steps, batch=64), [*model.model.visual.parameters(), *heads.parameters()], both)
-=======
-    teach(
-        tower_lesson(model, heads, book, steps=args.tower_steps, batch=128), [*model.model.visual.parameters(), *heads.parameters()], both
-    )
->>>>>>> spine
     teach(language_lesson(model, heads, book, tokenizer, steps=args.language_steps, batch=64), list(both.parameters()), both)
     small_backbone.save(model, small_backbone.processor_of(tokenizer), INTO)
     print(f"{INTO}: {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -20,8 +20,7 @@ PARENT = "mlflow.parentRunId"
 STAGING = "staging"
 MANIFEST = "manifest_sha256"
 
-# What MLflow runs to load a registered version; the library goes with it, so that a version is whole.
-INSPECTOR = Path(__file__).with_name("_inspector.py")
+# A registered version needs these beside the library, which goes with it.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
 
 
@@ -86,10 +85,11 @@ def end_release(run: StageRun, metrics: Mapping[str, float | None], files: Seque
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model folder to register, what identifies it, and whether the gates let it become `staging`."""
+    """A model folder to register with the code that MLflow runs it by, what identifies it, and whether the gates let it become `staging`."""
 
     name: str
     folder: Path
+    code: Path
     reports: Sequence[Path]
     settings: Mapping[str, Any]
     passed: bool
@@ -139,7 +139,7 @@ def _version_with(client: Any, name: str, fingerprint: str) -> str | None:
 def _new_version(client: Any, run: StageRun, candidate: Candidate) -> str:
     logged = _mlflow().pyfunc.log_model(
         name="inspector",
-        python_model=str(INSPECTOR),
+        python_model=str(candidate.code),
         artifacts={"model": str(candidate.folder)},
         model_config=dict(candidate.settings),
         signature=_signature(),

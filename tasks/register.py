@@ -19,6 +19,7 @@ from tasks._tracking import Candidate, Registered, end_release, register_model, 
 
 STAGE = "register"
 CANDIDATE = "sc_grpo"
+INSPECTOR = Path(__file__).with_name("_inspector.py")
 TITLES = {"base": "base", "pa_sft": "PA-SFT", "sc_grpo": "SC-GRPO"}
 RATES = ("n", "balanced_accuracy", "tpr", "tnr", "unreadable", "location_accuracy", "type_accuracy", "balanced_accuracy_ci")
 
@@ -114,7 +115,7 @@ def _candidate(params: Params, work: Workspace, decision: Decision) -> Candidate
     told = params.evaluate
     settings = {"batch_size": told.batch_size, "max_new_tokens": told.max_new_tokens, "max_pixels": params.pa_sft.max_pixels}
     files = [work.reports / "evaluate" / f"{dataset}-{shots}.json" for dataset in told.datasets for shots in told.shots]
-    return Candidate(name, folder, files, settings, decision.passed, decision.reason)
+    return Candidate(name, folder, INSPECTOR, files, settings, decision.passed, decision.reason)
 
 
 def _told(registered: Registered) -> Summary:

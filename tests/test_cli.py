@@ -61,6 +61,12 @@ def test_missing_files_are_named(tmp_path, capsys):
     assert capsys.readouterr().err.count("no such file") == 3
 
 
+def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
+    source = lines(tmp_path / "in.jsonl", {"id": 0, "completion": GOLD, "solution": SOLUTION})
+    assert main(["score", "--input", source, "--output", f"{source}/out.jsonl", "--preset", "paper"]) == 1
+    assert capsys.readouterr().err.startswith("iadr1: ")
+
+
 def test_an_unknown_preset_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["score", "--input", "a", "--output", "b", "--preset", "best"])
@@ -113,7 +119,7 @@ def test_the_command_starts_without_torch_and_numpy_in_under_0_3_s():
     program = "import sys; from iadr1.cli import main; main(['explain', '<think>a</think><answer>No</answer>', '--solution', 'No'])\n"
     program += "sys.exit(sorted({'torch', 'numpy', 'scipy', 'transformers', 'pandas'} & set(sys.modules)) or 0)"
     before = os.times()
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env=_paths())
+    done = subprocess.run([sys.executable, "-S", "-c", program], check=False, capture_output=True, text=True, env=_paths())
     assert (done.returncode, done.stderr) == (0, "")
     after = os.times()
     assert (after.children_user + after.children_system) - (before.children_user + before.children_system) < 0.3
@@ -128,7 +134,7 @@ def _paths():
 
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m iadr1.cli report {PREDICTIONS} --json | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 

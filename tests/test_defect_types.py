@@ -73,7 +73,9 @@ def test_fine_types_belong_to_coarse_ones(name, expected):
         ("bend_and_parts_mismatch", "bend"), ("defective_painting", "paint fault"), ("flattening", "squeeze"),
         ("pitting", "pit"), ("pitting_kgt", "pit"), ("broken", "breakage"), ("broken_nomask", "breakage"), ("damaged", "damage"),
         ("broken_large", "breakage"), ("contamination", "contamination"), ("bent_wire", "bend"), ("metal_contamination", "foreign object"),
-        ("scratch_head", "scratch"), ("missing_cable", "missing part"), ("poke_insulation", "puncture"), ("good", None), ("bad", None),
+        ("scratch_head", "scratch"), ("small_cracks", "crack"), ("different_colour_spot", "discoloration"), ("corner_or_edge_breakage", "breakage"),
+        ("chunk_of_wax_missing", "missing part"), ("QS", "missing part"), ("AK", "pit"), ("mousebite", "notch"), ("other", None),
+         ("missing_cable", "missing part"), ("poke_insulation", "puncture"), ("good", None), ("bad", None),
         ("defect", None), ("mixed", None), ("combined", None), ("defective", None), ("anomaly", None), ("anomalous", None), ("000", None),
     ],
 )  # fmt: skip

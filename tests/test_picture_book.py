@@ -11,12 +11,32 @@ PAGES = [picture(np.random.default_rng(seed)) for seed in range(60)]
 
 
 def test_no_page_speaks_of_products_or_defects() -> None:
-    words = {word for page in PAGES for pair in questions(page, np.random.default_rng(0)) for word in re.findall(r"[a-z]+", " ".join(pair).lower())}
-    assert not words & {"defect", "defects", "anomaly", "anomalous", "damage", "scratch", "broken", "inspect", "good", "reject", "part", "product"}
+    words = {
+        word
+        for page in PAGES
+        for pair in questions(page, np.random.default_rng(0))
+        for word in re.findall(r"[a-z]+", " ".join(pair).lower())
+    }
+    assert not words & {
+        "defect",
+        "defects",
+        "anomaly",
+        "anomalous",
+        "damage",
+        "scratch",
+        "broken",
+        "inspect",
+        "good",
+        "reject",
+        "part",
+        "product",
+    }
 
 
 def test_yes_and_no_are_equally_frequent_and_never_asked_about_whether_something_is_there() -> None:
-    asked = [pair for seed, page in enumerate(PAGES * 10) for pair in questions(page, np.random.default_rng(seed)) if "yes or no" in pair[0]]
+    asked = [
+        pair for seed, page in enumerate(PAGES * 10) for pair in questions(page, np.random.default_rng(seed)) if "yes or no" in pair[0]
+    ]
     yes = sum(answer == "Yes." for _, answer in asked) / len(asked)
     assert 0.45 < yes < 0.55
     assert not [question for question, _ in asked if question.startswith(("Are there", "Is there"))]
@@ -25,7 +45,9 @@ def test_yes_and_no_are_equally_frequent_and_never_asked_about_whether_something
 def test_yes_or_no_says_nothing_about_small_figures() -> None:
     share = {some: [] for some in (True, False)}
     for seed, page in enumerate(PAGES * 10):
-        share[bool(page.figures)] += [answer == "Yes." for question, answer in questions(page, np.random.default_rng(seed)) if "yes or no" in question]
+        share[bool(page.figures)] += [
+            answer == "Yes." for question, answer in questions(page, np.random.default_rng(seed)) if "yes or no" in question
+        ]
     assert abs(np.mean(share[True]) - np.mean(share[False])) < 0.06
 
 

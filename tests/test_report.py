@@ -61,6 +61,8 @@ def test_errors_say_what_to_do(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"sample_id": 1}\n')
     with pytest.raises(ReportError, match=r"bad.jsonl:1: a prediction has"):
         read_predictions(tmp_path / "bad.jsonl")
+    with pytest.raises(ReportError, match="anomalous is true or false"):
+        Prediction.from_json(replace(small()[0], anomalous="yes").to_json())
     with pytest.raises(ReportError, match="answered twice by sc_grpo"):
         EvalReport.of(small() + small()[:1])
     with pytest.raises(ReportError, match="schema 7"):

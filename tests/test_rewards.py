@@ -1,13 +1,18 @@
 """The four rewards, the three presets and the adapters."""
 
 import pickle
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iadr1.adapters import easyr1_scores, verl_score
+from iadr1.defect_types import taxonomy
 from iadr1.errors import DatasetError, ParamsError
+from iadr1.expert_ad import COMPARISON, DECISION, EVALUATION, IDENTIFICATION, OPENINGS, SEEN, UNSEEN
+from iadr1.locations import words
+from iadr1.prompts import target
 from iadr1.rewards import PRESETS, TrlReward, sample_of_solution, score, scores, trl_rewards
 from iadr1.samples import Sample
 
@@ -108,6 +113,25 @@ def test_a_more_correct_completion_never_earns_less(place, kind, true_place, tru
     assert total() <= total(named=true_kind)
 
 
+@given(
+    st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS),
+    st.sampled_from(list(PRESETS)),
+    TRUE_PLACES,
+    st.none() | TRUE_KINDS,
+)
+def test_a_total_is_made_of_the_four_functions(text, preset, place, kind):
+    chosen, sample = PRESETS[preset], Sample("s", "made", "plate", ("s.png",), True, place, kind)
+    assert score(text, sample, preset=preset)[:4] == tuple(reward(chosen.read(text), sample, 3) for reward in chosen.rewards.values())
+
+
+@pytest.mark.parametrize("kind", sorted({kind.fine for kind in taxonomy().phrases.values()} | set(taxonomy().coarse)))
+def test_every_type_and_place_that_an_annotation_can_hold_is_paid_in_full(kind):
+    grid = [(row, column) for row in range(3) for column in range(3)]
+    for size in (1, 2, 4, 5, 8, 9):
+        sample = Sample("s", "made", "plate", ("s.png",), True, words(frozenset(grid[:size])), kind, "A line crosses the grain.")
+        assert [score(target(sample), sample, preset=preset).total for preset in ("paper", "released", "strict")] == [4.0, 3.0, 4.0]
+
+
 @given(st.lists(st.builds(tagged, st.sampled_from(["Yes", "No", "maybe"]), PLACES, KINDS), max_size=6), st.sampled_from(list(PRESETS)))
 def test_a_batch_scores_as_its_members_do(texts, preset):
     samples = [SCRATCH if index % 2 else NORMAL for index in range(len(texts))]
@@ -126,7 +150,7 @@ def test_ones_own_reward_is_a_function_in_a_file(tmp_path):
     assert pickle.loads(pickle.dumps(reward))([""], [tagged("Yes")], [SCRATCH.to_json()]) == [1.0]
     with pytest.raises(ParamsError, match="has no function length"):
         TrlReward(f"{file}:length", "paper")
-    with pytest.raises(ParamsError, match="no file none.py"):
+    with pytest.raises(ParamsError, match=r"no file none\.py"):
         TrlReward("none.py:length", "paper")
 
 
@@ -142,3 +166,26 @@ def test_other_trainers_get_numbers_under_their_own_keys():
 def test_a_solution_without_a_label_is_refused():
     with pytest.raises(DatasetError, match="row 3: a solution holds <answer>Yes</answer> or <answer>No</answer>; found 'maybe'"):
         sample_of_solution("maybe", id="row 3")
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("anomalous", [True, False])
+def test_every_wording_of_the_made_chains_is_paid_in_full(preset, anomalous):
+    endings = product(COMPARISON[anomalous], IDENTIFICATION[anomalous], EVALUATION[anomalous], DECISION[anomalous])
+    place, kind = ("top left, top center", "score mark") if anomalous else (None, None)
+    opening = SEEN[0].format(size="small", tone="dark", shape="round", place=place) if anomalous else UNSEEN[3]
+    samples = [
+        Sample(
+            "m",
+            "made",
+            "plate",
+            ("m.png",),
+            anomalous,
+            place,
+            kind,
+            " ".join([OPENINGS[0], opening, *ending]).format(category="plate", type=kind),
+        )
+        for ending in endings
+    ]
+    most = sum(PRESETS[preset].weights[name] for name in (MOST if anomalous else ("consistency", "accuracy")))
+    assert {found.total for found in scores(map(target, samples), samples, preset=preset)} == {most}

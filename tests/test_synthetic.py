@@ -87,7 +87,16 @@ def _cues_of(pixels: np.ndarray) -> list[float]:
     Image.fromarray(pixels).save(encoded, "PNG")
     border = np.concatenate([pixels[:2].ravel(), pixels[-2:].ravel(), pixels[:, :2].ravel(), pixels[:, -2:].ravel()])
     flicker = np.median(np.abs(np.diff(pixels.astype(float), axis=0)))
-    return [len(encoded.getvalue()), pixels.shape[0], pixels.shape[1], border.mean(), border.std(), flicker, float(pixels.mean()), float(pixels.std())]
+    return [
+        len(encoded.getvalue()),
+        pixels.shape[0],
+        pixels.shape[1],
+        border.mean(),
+        border.std(),
+        flicker,
+        float(pixels.mean()),
+        float(pixels.std()),
+    ]
 
 
 def test_sizes_borders_and_noise_do_not_give_the_label_away() -> None:

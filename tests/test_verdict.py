@@ -100,6 +100,15 @@ def test_a_cut_text_is_truncated_unless_it_is_whole():
         ("B.", False, "ok"),
         ("(A) Yes.", True, "ok"),
         ("The answer is B.", False, "ok"),
+        ("Option A", True, "ok"),
+        ("B: No.", False, "ok"),
+        ("A. No.", None, "ambiguous"),  # the letter says yes
+        ("The answer is: No.", False, "ok"),
+        ("**Answer:** Yes", True, "ok"),
+        ("Final answer: yes, a dent", True, "ok"),
+        ("Based on the image, there are no visible defects.", False, "malformed"),
+        ("A or B", None, "unreadable"),
+        ("Nothing", None, "unreadable"),
         ("There are visible defects", True, "malformed"),  # a clear statement without yes or no
         ("The surface looks normal.", False, "malformed"),
         ("There is no defect.", False, "malformed"),
