@@ -160,4 +160,4 @@ def curve(history: Sequence[Mapping[str, Any]], rewards: Mapping[str, float]) ->
     names = [name.rpartition(":")[2] for name in rewards]
     renamed = RENAMED | {f"rewards/{name}/mean": f"rewards/{name}" for name in names}
     entries = [{renamed.get(key, key): value for key, value in entry.items()} for entry in history]
-    return training.curve(entries, (*COLUMNS[:3], *(f"rewards/{name}" for name in names), *COLUMNS[3:]))
+    return training.curve(entries, (*COLUMNS[:3], *(f"rewards/{name}" for name in names), *COLUMNS[3:]), of="reward")

@@ -100,9 +100,12 @@ def _largest_file(folder: Path) -> int:
     return max(path.stat().st_size for path in folder.iterdir())
 
 
-def curve(history: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a step with those columns of the log that are there; None where a step has no value."""
-    rows: dict[int, dict[str, Any]] = {}
+def curve(history: Iterable[Mapping[str, Any]], columns: Sequence[str], *, of: str) -> list[dict[str, Any]]:
+    """One row for each log entry that has the column `of`, with the evaluation that came next; a plot has no holes in that column."""
+    rows: list[dict[str, Any]] = []
     for entry in history:
-        rows.setdefault(entry["step"], {}).update({name: value for name, value in entry.items() if name in columns})
-    return [{"step": step, **{name: row.get(name) for name in columns}} for step, row in sorted(rows.items()) if row]
+        if of in entry:
+            rows.append({"step": entry["step"], **{name: entry.get(name) for name in columns}})
+        elif rows:
+            rows[-1] |= {name: value for name, value in entry.items() if name in columns and name.startswith("eval_")}
+    return rows

@@ -28,7 +28,7 @@ def main(params: Params, work: Workspace) -> None:
     model = Path(params.pa_sft.backbone)
     with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=[*samples, *validation]) as job:
         outcome = pa_sft.train(job, samples, validation=validation)
-        write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS))
+        write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
         write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
         run.log_params(flat_parts(outcome))
         run.log_metrics(_metrics(outcome, rows=len(samples)))

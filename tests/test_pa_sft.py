@@ -94,7 +94,7 @@ def test_memory_for_encoded_samples_is_bounded(samples: list[Sample]) -> None:
 
 
 def test_the_loss_falls_and_the_validation_is_logged(undisturbed: tuple[str, Outcome]) -> None:
-    rows = training.curve(undisturbed[1].history, pa_sft.COLUMNS)
+    rows = training.curve(undisturbed[1].history, pa_sft.COLUMNS, of="loss")
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["eval_loss"] < rows[2]["eval_loss"]
 
@@ -111,7 +111,7 @@ def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
         trained(tmp_path, samples, callbacks=[killed_after(step)])
     weights, outcome = trained(tmp_path, samples)
     assert weights == undisturbed[0]
-    assert training.curve(outcome.history, pa_sft.COLUMNS) == training.curve(undisturbed[1].history, pa_sft.COLUMNS)
+    assert training.curve(outcome.history, pa_sft.COLUMNS, of="loss") == training.curve(undisturbed[1].history, pa_sft.COLUMNS, of="loss")
 
 
 def test_a_half_written_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
@@ -157,3 +157,16 @@ def test_a_full_disk_is_told_from_other_errors(samples: list[Sample], tmp_path: 
     monkeypatch.setattr(training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=r"the disk is full \(0 MiB left\)"):
         trained(tmp_path, samples)
+
+
+def test_an_evaluation_between_two_log_entries_leaves_no_hole_in_the_curve() -> None:
+    history = [
+        {"step": 5, "loss": 2.0},
+        {"step": 7, "eval_loss": 1.5, "epoch": 1.0},
+        {"step": 10, "loss": 1.0},
+        {"step": 10, "train_loss": 1.5},
+    ]
+    assert training.curve(history, ("loss", "eval_loss"), of="loss") == [
+        {"step": 5, "loss": 2.0, "eval_loss": 1.5},
+        {"step": 10, "loss": 1.0, "eval_loss": None},
+    ]
