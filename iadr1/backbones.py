@@ -30,8 +30,12 @@ class Backbone:
         return owners[max(owners, key=len)] if owners else "language"
 
 
-_QWEN = {"vision": ("model.visual.",), "projector": ("model.visual.merger.",), "language": ("model.language_model.", "lm_head.")}
-_LLAVA = {
+_QWEN: dict[str, Any] = {
+    "vision": ("model.visual.",),
+    "projector": ("model.visual.merger.",),
+    "language": ("model.language_model.", "lm_head."),
+}
+_LLAVA: dict[str, Any] = {
     "vision": ("model.vision_tower.",),
     "projector": ("model.multi_modal_projector.", "model.image_newline"),
     "language": ("model.language_model.", "lm_head."),

@@ -4,6 +4,7 @@ The pictures use the same brushes as the made benchmark (`drawing`, `figures`), 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,9 @@ def picture(rng: np.random.Generator) -> Picture:
     """One random page with none, one or two small figures."""
     product, body, surface, colour = _random_product(rng)
     base = scene(product, rng)
-    image, found, covers = base.image, [], []
+    image = base.image
+    found: list[Any] = []
+    covers: list[Any] = []
     for _ in range(rng.choice(3, p=[0.4, 0.5, 0.1])):
         name = str(rng.choice(list(FIGURES)))
         cx, cy = place(base.product, rng, on_edge=False)

@@ -161,7 +161,8 @@ def tower_heads(width: int) -> "torch.nn.ModuleDict":
 
     sizes = {
         "figures": len(FIGURES),
-        "anything": 1, "position": CELLS**2,
+        "anything": 1,
+        "position": CELLS**2,
         "body": len(BODIES) + 1,
         "surface": len(drawing.SURFACES),
         "colour": len(COLOURS),

@@ -47,7 +47,7 @@ class Scene:
     ground: Array
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[..., Array]] = {
     "disk": d.disk, "box": d.box, "ring": d.ring, "gear": d.gear,
     "hexagon": lambda x, y, r: d.polygon(x, y, r, 6),
     "octagon": lambda x, y, r: d.polygon(x, y, r, 8),

@@ -52,7 +52,7 @@ def draw_chunk(seed: int) -> str:
     if not path.is_file():
         rng = np.random.default_rng(seed)
         pages = [picture_book.picture(rng) for _ in range(CHUNK)]
-        arrays = {
+        arrays: dict[str, Any] = {
             "images": np.stack([page.image for page in pages]),
             "maps": np.stack([small_backbone.figure_map(page) for page in pages]),
             "labels": np.stack([small_backbone.page_labels(page) for page in pages]),

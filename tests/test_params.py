@@ -75,7 +75,7 @@ def test_a_file_that_is_no_parameter_file_is_refused(tmp_path, text, said):
 
 
 def test_a_missing_file_is_told_with_what_to_do(tmp_path):
-    with pytest.raises(ParamsError, match="no such file. Run from the project's root, or name another file with --params"):
+    with pytest.raises(ParamsError, match=r"no such file. Run from the project's root, or name another file with --params"):
         load(tmp_path / "absent.yaml")
 
 
