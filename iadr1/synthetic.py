@@ -3,6 +3,7 @@
 `scene(product, rng)` draws one photograph of a product, `with_defect` puts a defect on it. `iadr1.synthetic_sets` writes them as data sets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
