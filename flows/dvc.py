@@ -25,7 +25,7 @@ Outcome = Literal["ran", "restored", "unchanged"]
 # What DVC says about itself; a person who watches a stage needs none of it.
 _CHATTER = re.compile(
     r"(Updating lock file|Generating lock file|Running stage|Stage '.*' didn't change, skipping|> |Use `dvc push`|"
-    r"To track the changes with git|\s*git add |To enable auto staging|\s*dvc config core\.autostage|\s*$)"
+    r"WARNING: Process .* in RWLock-file|To track the changes with git|\s*git add |To enable auto staging|\s*dvc config core\.autostage|\s*$)"
 )
 _OWN_ERROR = re.compile(r"ERROR: failed to reproduce .*exited with|\s*$")
 

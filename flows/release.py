@@ -28,6 +28,7 @@ from flows import dvc
 
 # Only fetching can fail for reasons that pass by themselves.
 RETRIES = {"fetch": 2}
+STOPPED = 130
 SAID = {"ran": "done", "restored": "taken from the run cache", "unchanged": "up to date"}
 STATE_NAMES = {"ran": "Completed", "restored": "Restored", "unchanged": "UpToDate"}
 
@@ -143,27 +144,36 @@ def main() -> None:
     parser.add_argument("--experiment", metavar="NAME", help="an experiment of experiments/NAME.yaml")
     parser.add_argument("--data", metavar="FOLDER", help="the images that the experiment reads")
     given = parser.parse_args()
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        # A closed terminal has to stop the stages as well: they run in a session of their own.
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    sys.exit(guarded(lambda: release(given.experiment or None, given.data or None)) or show(ending(given.experiment or None)))
+    experiment = given.experiment or None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # An orderly end also stops Prefect's embedded server; without it a signal would leave the server behind.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    code = exit_code(lambda: release(experiment, given.data or None))
+    if code == 0:
+        show(ending(experiment))
+    sys.exit(code)
 
 
-def guarded(run: Callable[[], Any]) -> str | int | None:
-    """What to exit with after `run`: nothing when it went well, otherwise a line or a code."""
+def exit_code(run: Callable[[], Any]) -> int:
+    """The exit code of `run`, after telling in one line what ended it."""
     try:
         run()
     except dvc.StageFailed as failure:
-        return f"failed: {failure.stage}\n{failure}"
+        return told(f"failed: {failure.stage}\n{failure}", 1)
     except dvc.DvcError as error:
-        return str(error)
+        return told(str(error), 1)
     except CannotStart as error:
-        show(str(error)) if error.code == 1 else print(error, file=sys.stderr)
-        return error.code
+        return told(str(error), error.code)
     except (KeyboardInterrupt, TerminationSignal):
-        print("stopped; run again to go on where it stopped", file=sys.stderr)
-        return 130
-    return None
+        return told("stopped; run again to go on where it stopped", STOPPED)
+    return 0
+
+
+def told(line: str, code: int) -> int:
+    """The code, after the line has been printed as an error."""
+    print(line, file=sys.stderr, flush=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 SIZES = ((0.005, "tiny"), (0.02, "small"), (0.08, "medium"), (1.0, "large"))  # upper limits of the area share
 SHAPES = ((1.8, "round"), (4.0, "oval"), (float("inf"), "long"))  # upper limits of length / width
-FAINT = 6.0  # grey levels of 255 between region and surroundings that an eye still passes over
+FAINT = 6.0  # levels of 255 between region and surroundings that an eye still passes over
+RING = 24  # the surroundings reach this part of the shorter image side around a mask
 GRID = 64  # cells a side on which the pieces of a mask are told apart
-TONES = ("darker", "brighter", "faint")
+TONES = ("darker", "brighter", "unexpected", "faint")  # unexpected: of another colour, but as bright
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def measured(sample: Sample, *, grid: int) -> "tuple[Sample, Region] | None":
     return replace(sample, location=mask_words(mask, grid), visibility=seen), region_of(mask, difference)
 
 
-def region_of(mask: "np.ndarray", difference: float) -> Region:
-    """The words for a non-empty boolean mask [H, W] whose inside differs by so many grey levels from its surroundings."""
+def region_of(mask: "np.ndarray", difference: "np.ndarray") -> Region:
+    """The words for a non-empty boolean mask [H, W] whose inside differs so, by band, from its surroundings."""
     pieces = _pieces(mask)
     largest = pieces[0]
     area_share, elongation = float(largest.sum()) / mask.size, _elongation(largest)
@@ -74,18 +75,20 @@ def region_of(mask: "np.ndarray", difference: float) -> Region:
     )
 
 
-def visibility(mask: "np.ndarray", difference: float) -> float:
-    """How well a defect can be seen: contrast to its surroundings (0-1) times the square root of its area share."""
-    return abs(difference) / 255 * float(mask.mean()) ** 0.5
+def visibility(mask: "np.ndarray", difference: "np.ndarray") -> float:
+    """How well a defect can be seen: contrast to its surroundings (0-1) in the band that shows it best, by the root of its area share."""
+    return float(abs(difference).max()) / 255 * float(mask.mean()) ** 0.5
 
 
-def contrast(image: "np.ndarray", mask: "np.ndarray") -> float:
-    """Mean grey level inside the mask less that of a ring around it, a tenth of the shorter image side wide; 0 where no ring is left."""
+def contrast(image: "np.ndarray", mask: "np.ndarray") -> "np.ndarray":
+    """By how many levels of 255 each band differs inside the mask from a narrow ring around it; zeros where no ring is left.
+
+    Mean inside, median outside: on a part's edge some of the ring is background, which a mean would mix in.
+    """
     import numpy as np
 
-    bands = image.sum(axis=2, dtype=np.uint16)
-    ring = _grown(mask, max(2, min(mask.shape) // 10)) & ~mask
-    return float(bands[mask].mean() - bands[ring].mean()) / 3 if ring.any() else 0.0
+    ring = _grown(mask, max(2, min(mask.shape) // RING)) & ~mask
+    return image[mask].mean(axis=0) - np.median(image[ring], axis=0) if ring.any() else np.zeros(image.shape[2])
 
 
 def _decoded(path: str | Path, mode: str | None = None) -> "Image.Image":
@@ -110,10 +113,11 @@ def _size(pixels: "np.ndarray") -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-def _tone(difference: float) -> str:
-    if abs(difference) < FAINT:
-        return "faint"
-    return "darker" if difference < 0 else "brighter"
+def _tone(difference: "np.ndarray") -> str:
+    brightness = float(difference.mean())
+    if abs(brightness) >= FAINT:
+        return "darker" if brightness < 0 else "brighter"
+    return "unexpected" if abs(difference).max() >= FAINT else "faint"
 
 
 def _elongation(mask: "np.ndarray") -> float:

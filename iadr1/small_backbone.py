@@ -161,7 +161,7 @@ def tower_heads(width: int) -> "torch.nn.ModuleDict":
 
     sizes = {
         "figures": len(FIGURES),
-        "anything": 1,
+        "anything": 1, "position": CELLS**2,
         "body": len(BODIES) + 1,
         "surface": len(drawing.SURFACES),
         "colour": len(COLOURS),
@@ -181,9 +181,12 @@ def tower_loss(
     names = binary_cross_entropy_with_logits(heads["figures"](features), maps, weight=1 + 4 * there[..., None])
     anything = heads["anything"](features)[..., 0]
     loss = 10 * names + binary_cross_entropy_with_logits(anything, there, pos_weight=torch.tensor(4.0))
+    # The tower knows places only relative to one another; a language model this small cannot make «top left» of that by itself.
+    own_cell = torch.arange(CELLS**2).expand(len(features), -1)
+    loss = loss + cross_entropy(heads["position"](features).flatten(0, 1), own_cell.flatten())
     mean, peak = features.mean(1), features.amax(1)
     for index, (name, pooled) in enumerate((("body", mean), ("surface", mean), ("colour", mean), ("count", peak))):
-        loss = loss + (1.0 if name == "count" else 0.2) * cross_entropy(heads[name](pooled), labels[:, index])
+        loss = loss + (1.0 if name == "count" else 0.4) * cross_entropy(heads[name](pooled), labels[:, index])
     said, some = heads["count"](peak.detach()).argmax(-1) > 0, labels[:, 3] > 0
     covered = there > 0
     named = (heads["figures"](features.detach()).argmax(-1)[covered] == maps[covered].argmax(-1)).float().mean()

@@ -40,23 +40,38 @@ class Candidate:
     base: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What every candidate is asked."""
+
+    params: Params
+    work: Workspace
+    samples: Sequence[Sample]
+    shots: int
+
+    def parts(self, candidate: Candidate) -> Path:
+        """Where a candidate's finished parts lie: named by everything that its answers depend on."""
+        told = self.params.evaluate
+        asked = (told.engine, told.batch_size, told.max_new_tokens, self.params.pa_sft.max_pixels, self.shots, candidate.base, PART)
+        made_from = fingerprint(candidate.folder, self.samples, *asked, self.params.seed)
+        return self.work.checkpoints / STAGE / f"{candidate.name}-{made_from}"
+
+
 def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
     """Predict with every model, report, and log both."""
-    samples = _samples(params, work, dataset=dataset, shots=shots)
+    exam = Exam(params, work, _samples(params, work, dataset=dataset, shots=shots), shots)
     candidates = [_candidate(name, params, work) for name in params.evaluate.models]
     name = f"{dataset}-{shots}"
     with stage_run(work, f"{STAGE}@{name}", params) as run:
-        _say_fewer_references(run, samples, shots)
-        predictions = [
-            prediction for one in candidates for prediction in _predictions(one, params, work, samples=samples, shots=shots, run=run)
-        ]
+        _say_fewer_references(run, exam)
+        predictions = [prediction for candidate in candidates for prediction in _predictions(candidate, exam, run)]
         report = EvalReport.of(predictions, grid=params.prepare.grid)
         write_predictions(work.predictions / f"{name}.jsonl", predictions)
         with fresh_file(work.reports / STAGE / f"{name}.json") as beside:
             beside.write_text(report.to_json() + "\n", encoding="utf-8")
-        _log(run, report, predictions, samples)
-    for one in candidates:
-        shutil.rmtree(_parts_folder(one, params, work, samples=samples, shots=shots), ignore_errors=True)
+        _log(run, report, predictions, exam.samples)
+    for candidate in candidates:
+        shutil.rmtree(exam.parts(candidate), ignore_errors=True)
 
 
 def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> list[Sample]:
@@ -78,43 +93,33 @@ def _candidate(name: str, params: Params, work: Workspace) -> Candidate:
     return Candidate(name, folders[name], base=name == "base")
 
 
-def _say_fewer_references(run: StageRun, samples: Sequence[Sample], shots: int) -> None:
-    fewer = sum(len(sample.references) < shots for sample in samples)
+def _say_fewer_references(run: StageRun, exam: Exam) -> None:
+    fewer = sum(len(sample.references) < exam.shots for sample in exam.samples)
     if fewer:
-        sys.stderr.write(f"{fewer} of {len(samples)} samples have fewer than {shots} reference images; they are shown what there is\n")
-    run.log_metrics({"samples": len(samples), "samples_with_fewer_references": fewer})
+        total = len(exam.samples)
+        sys.stderr.write(f"{fewer} of {total} samples have fewer than {exam.shots} reference images; they are shown what there is\n")
+    run.log_metrics({"samples": len(exam.samples), "samples_with_fewer_references": fewer})
 
 
-def _predictions(
-    candidate: Candidate, params: Params, work: Workspace, *, samples: Sequence[Sample], shots: int, run: StageRun
-) -> list[Prediction]:
-    """One model's predictions, part by part; parts that an earlier run finished are read back."""
-    folder = _parts_folder(candidate, params, work, samples=samples, shots=shots)
-    engine = _Lazily(lambda: _engine(candidate, params, shots))
+def _predictions(candidate: Candidate, exam: Exam, run: StageRun) -> list[Prediction]:
+    """A candidate's predictions, part by part; parts that an earlier run finished are read back."""
+    folder, engine = exam.parts(candidate), _Lazily(lambda: _engine(candidate, exam))
     start, found = time.perf_counter(), []
-    with _bar(f"{candidate.name:8}", len(samples)) as bar:
-        for number, part in enumerate(_parts(samples)):
-            path = folder / f"{number:04}.jsonl"
+    with _bar(f"{candidate.name:8}", len(exam.samples)) as bar:
+        for number, at in enumerate(range(0, len(exam.samples), PART)):
+            part, path = exam.samples[at : at + PART], folder / f"{number:04}.jsonl"
             if path.is_file():
                 bar.update(len(part))
             else:
-                chats = [prompts.messages(sample, shots=min(shots, len(sample.references)), base=candidate.base) for sample in part]
-                write_predictions(path, _judged(candidate, part, engine(chats, bar.update), params.seed))
+                answers = engine([_chat(sample, candidate, exam.shots) for sample in part], bar.update)
+                write_predictions(path, _judged(candidate, part, answers, exam.params.seed))
             found += read_predictions(path)
-    run.log_metrics({f"{candidate.name}.seconds_per_image": (time.perf_counter() - start) / len(samples)})
+    run.log_metrics({f"{candidate.name}.seconds_per_image": (time.perf_counter() - start) / len(exam.samples)})
     return found
 
 
-def _parts(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
-    for start in range(0, len(samples), PART):
-        yield samples[start : start + PART]
-
-
-def _parts_folder(candidate: Candidate, params: Params, work: Workspace, *, samples: Sequence[Sample], shots: int) -> Path:
-    """Where the finished parts lie: named by everything that the answers depend on."""
-    told = params.evaluate
-    settings = (told.engine, told.batch_size, told.max_new_tokens, params.pa_sft.max_pixels, shots, candidate.base, params.seed, PART)
-    return work.checkpoints / STAGE / f"{candidate.name}-{fingerprint(candidate.folder, samples, *settings)}"
+def _chat(sample: Sample, candidate: Candidate, shots: int) -> Chat:
+    return prompts.messages(sample, shots=min(shots, len(sample.references)), base=candidate.base)
 
 
 class _Lazily:
@@ -129,16 +134,11 @@ class _Lazily:
         return self.engine(chats, done)
 
 
-def _engine(candidate: Candidate, params: Params, shots: int) -> Engine:
+def _engine(candidate: Candidate, exam: Exam) -> Engine:
     quiet_libraries()
-    told = params.evaluate
-    return ENGINES[told.engine](
-        candidate.folder,
-        batch_size=told.batch_size,
-        max_new_tokens=told.max_new_tokens,
-        max_pixels=params.pa_sft.max_pixels,
-        images=1 + shots,
-    )
+    told, pixels = exam.params.evaluate, exam.params.pa_sft.max_pixels
+    load = ENGINES[told.engine]
+    return load(candidate.folder, batch_size=told.batch_size, max_new_tokens=told.max_new_tokens, max_pixels=pixels, images=1 + exam.shots)
 
 
 def _judged(candidate: Candidate, samples: Sequence[Sample], answers: Sequence[Generated], seed: int) -> list[Prediction]:

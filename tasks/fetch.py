@@ -83,7 +83,7 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
     cache.parent.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with cache.open("a", encoding="utf-8", newline="") as file:
-        for path, result in zip(new, each(_hashed, new, doing="hashing"), strict=True):
+        for path, result in zip(new, each(_hashed, new, doing="hashing", waits=True), strict=True):
             if isinstance(result, OSError):
                 failed.append(f"{path}: {result.strerror}")
                 continue

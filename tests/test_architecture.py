@@ -15,7 +15,19 @@ ROOT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = list(GRAPH)
 PYTHON_FILES = sorted(path for folder in ("iadr1", "tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
-SLOW_TO_IMPORT = {"torch", "torchvision", "transformers", "trl", "vllm", "mlflow", "great_expectations", "pandas", "datasets", "peft", "deepspeed"}
+SLOW_TO_IMPORT = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "trl",
+    "vllm",
+    "mlflow",
+    "great_expectations",
+    "pandas",
+    "datasets",
+    "peft",
+    "deepspeed",
+}
 # MLflow runs this file by itself, in the registered model's own process.
 RUN_BY_MLFLOW = ROOT / "tasks" / "_inspector.py"
 

@@ -134,5 +134,18 @@ def test_visibility_grows_with_contrast_and_area() -> None:
 def test_contrast_is_measured_against_a_ring_not_the_far_field() -> None:
     image, mask = square()
     image[60:, :] = 255
-    assert contrast(image, mask) == pytest.approx(-70)
-    assert contrast(image, np.ones((100, 100), bool)) == 0.0
+    assert contrast(image, mask).tolist() == [-70, -70, -70]
+    assert contrast(image, np.ones((100, 100), bool)).tolist() == [0, 0, 0]
+
+
+def test_a_defect_on_the_edge_of_a_part_is_compared_with_the_part() -> None:
+    image, mask = square(at=(10, 10), grey=100)
+    image[:9] = 0  # background, on one side of a defect that is darker than the part
+    assert region(image, mask).tone == "darker"
+
+
+def test_another_colour_of_the_same_brightness_is_not_faint() -> None:
+    image, mask = square(grey=120)
+    image[mask] = (150, 120, 90)
+    assert region(image, mask).tone == "unexpected"
+    assert seen(image, mask) > 0

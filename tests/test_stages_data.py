@@ -10,6 +10,7 @@ import pytest
 from iadr1.errors import DatasetError
 from iadr1.samples import Sample, read_samples
 from iadr1.splits import physical_of
+from tasks._parallel import FEW, each
 from tasks.fetch import fetched
 from tasks.prepare import VISIBILITY, prepared
 from tests import layouts
@@ -271,3 +272,12 @@ def test_views_that_do_not_show_the_defect_are_left_out_of_multi_view_data(tmp_p
     prepared(params, work)
     assert "1 views of defective parts do not show the defect" in capsys.readouterr().out
     assert sum(sample.anomalous for sample in rows("pa_sft")) == 1
+
+
+def test_many_images_are_shared_by_processes_and_come_back_in_order() -> None:
+    numbers = list(range(-FEW, FEW))
+    assert (
+        list(each(abs, numbers, doing="counting"))
+        == list(each(abs, numbers, doing="counting", waits=True))
+        == [abs(number) for number in numbers]
+    )

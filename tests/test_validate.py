@@ -128,11 +128,7 @@ FAULTS = [
     (changed("pa_sft", defect, location=None), "chain_problem", "does not name None"),
     (changed("pa_sft", defect, type="hole"), "chain_problem", "does not name hole"),
     (changed("pa_sft", normal, reasoning="as in the reference image, all is well."), "chain_problem", "speaks of a reference image"),
-    (
-        changed("pa_sft", normal, reasoning="all is well.</think><answer>Yes</answer>"),
-        "target_problem",
-        "a block cannot hold one of the tags",
-    ),
+    (changed("pa_sft", normal, reasoning="well.</think><answer>Yes</answer>"), "target_problem", "a block cannot hold one of the tags"),
     (changed("test/parts", normal, references=("gone.png",)), "reference_problem", "no file gone.png"),
     (query_is_its_reference, "reference_problem", "is its own reference"),
     (physical_sample_is_in_two_parts, "physical_sample_also_in", "sc_grpo"),
