@@ -55,7 +55,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="test model B against model A on the same images")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="everything, unrounded")
-    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="tables, with one for the classes")
+    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="tables, also of classes and defect types")
     form.add_argument("--csv", action="store_const", dest="form", const="csv", help="the layout of the paper's result files")
     command.add_argument("--grid", type=int, default=3, choices=GRIDS, help="cells on a side of the location grid")
     command.set_defaults(run=_report, form="text")
@@ -98,9 +98,9 @@ def _report(options: argparse.Namespace) -> None:
         print(report_tables.csv(report), end="")
     else:
         tables = [report_tables.markdown(report)]
-        tables += [report_tables.markdown_classes(report)] if options.form == "markdown" else []
+        tables += [report_tables.markdown_classes(report), report_tables.markdown_types(report)] if options.form == "markdown" else []
         tables += [report_tables.markdown_comparison(compared)] if compared else []
-        print("\n".join(tables), end="")
+        print("\n".join(filter(None, tables)), end="")
 
 
 def _parity(options: argparse.Namespace) -> None:

@@ -37,7 +37,6 @@ class Taxonomy:
     version: int
     phrases: dict[tuple[str, ...], Kind]
     groups: dict[tuple[str, ...], str]
-    generic: frozenset[str]
     weak: frozenset[str]
     folders: dict[str, str | None]
     coarse: tuple[str, ...]
@@ -126,12 +125,6 @@ def _read_type(words: str) -> TypeReading:
     return TypeReading(normal, telling or kinds, None, False)
 
 
-def is_generic(words: str) -> bool:
-    """Whether a name says that something is wrong, but not what."""
-    reading = read_type(words)
-    return not reading.kinds and all(_singular(token) in taxonomy().generic for token in reading.normal.split())
-
-
 @cache
 def taxonomy() -> Taxonomy:
     """The taxonomy of defect_types.yaml."""
@@ -150,7 +143,6 @@ def taxonomy() -> Taxonomy:
         version=raw["version"],
         phrases=phrases,
         groups=groups,
-        generic=frozenset(raw["generic"]),
         weak=frozenset(raw["weak"]),
         folders=raw["folders"],
         coarse=tuple(raw["types"]),

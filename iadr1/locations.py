@@ -97,12 +97,6 @@ def _cells(words: str, n: int) -> Cells | None:
     return None if stuffed or not union - refused else union - refused
 
 
-def is_everywhere(words: str, n: int = 3) -> bool:
-    """Whether words name all cells of the grid, which says nothing about where."""
-    named = cells(words, n)
-    return named is not None and len(named) == n * n
-
-
 def words(cells: frozenset[Cell] | set[Cell], n: int = 3) -> str:
     """The shortest plain words for some cells: a list, or what is left out when that is shorter."""
     grid = {(row, column) for row in range(n) for column in range(n)}

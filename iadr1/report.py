@@ -19,7 +19,7 @@ from iadr1.samples import write_lines
 from iadr1.tallies import STATUSES, Tally
 from iadr1.verdict import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 ROUNDS = 1000
 CONFIDENCE = 95.0
 
@@ -93,11 +93,12 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """One model on one dataset: a tally for each class, and one for the third of its anomalous images that is hardest to see."""
+    """One model on one dataset: tallies of each class, of each annotated defect type, and of the third of defects that is hardest to see."""
 
     classes: Mapping[str, Tally]
     hardest: Tally | None = None
     seeds: int = 1
+    types: Mapping[str, Tally] = field(default_factory=dict)
 
     @cached_property
     def tally(self) -> Tally:
@@ -126,7 +127,9 @@ class DatasetReport:
             "macro_balanced_accuracy": self.macro_balanced_accuracy,
             "hardest_third": None if self.hardest is None else self.hardest.rates(),
             "classes": {category: tally.rates() for category, tally in self.classes.items()},
+            "types": {kind: {"anomalous": tally.anomalous, "tpr": tally.tpr} for kind, tally in self.types.items()},
             "counts": {category: tally.to_dict() for category, tally in self.classes.items()},
+            "type_counts": {kind: tally.to_dict() for kind, tally in self.types.items()},
             "seeds": self.seeds,
             "hardest_counts": None if self.hardest is None else self.hardest.to_dict(),
         }
@@ -191,7 +194,10 @@ class EvalReport:
         found = raw.get("schema") if isinstance(raw, dict) else None
         if found != SCHEMA:
             raise ReportError(f"the report has schema {found!r}; this version reads {SCHEMA}. Re-run `dvc repro evaluate`.")
-        return cls({name: _model_from(row) for name, row in raw["models"].items()}, raw["rounds"])
+        try:
+            return cls({name: _model_from(row) for name, row in raw["models"].items()}, raw["rounds"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ReportError(f"the report is not whole ({type(error).__name__}: {error}). Re-run `dvc repro evaluate`.") from error
 
 
 def interval(drawn: Any, confidence: float = CONFIDENCE) -> list[float] | None:
@@ -211,6 +217,7 @@ class _Counts:
         self.grid = grid
         self.tallies: dict[tuple[str, int, str, str], list[Any]] = {}
         self.seen: dict[tuple[str, int, str], set[str]] = {}
+        self.kinds: dict[tuple[str, str, str], list[int]] = {}
         self.visible: dict[tuple[str, str], tuple[array[float], array[int]]] = {}
 
     def add(self, prediction: Prediction) -> None:
@@ -228,6 +235,11 @@ class _Counts:
         counts[4 + side] += verdict.anomalous is None
         counts[13] += prediction.tokens
         counts[14][verdict.status] += 1
+        if side and prediction.type:
+            kind = self.kinds.setdefault((prediction.model, prediction.dataset, prediction.type), [0, 0, 0])
+            kind[0] += 1
+            kind[1] += right
+            kind[2] += verdict.anomalous is None
         # A base model is asked for yes or no only: it has no location, type or reasoning to be right about.
         if right and side and prediction.reader == "tags":
             self._count_evidence(counts, verdict, prediction)
@@ -274,7 +286,14 @@ class _Counts:
                 found = classes.setdefault(dataset, {})
                 found[category] = found.get(category, Tally()) + _tally(counts)
         runs = {dataset: sum((model, seed, dataset) in self.seen for seed in seeds) for dataset in classes}
-        return {dataset: DatasetReport(found, self._hardest(model, dataset, found), runs[dataset]) for dataset, found in classes.items()}
+        return {
+            name: DatasetReport(found, self._hardest(model, name, found), runs[name], self._types(model, name))
+            for name, found in classes.items()
+        }
+
+    def _types(self, model: str, dataset: str) -> dict[str, Tally]:
+        found = sorted((kind, counts) for (name, where, kind), counts in self.kinds.items() if (name, where) == (model, dataset))
+        return {kind: Tally(anomalous=n, true_anomalous=right, unreadable_anomalous=unread) for kind, (n, right, unread) in found}
 
     def _hardest(self, model: str, dataset: str, classes: Mapping[str, Tally]) -> Tally | None:
         """The third of the anomalous images with the smallest visibility (equals at its edge included), and all normal ones."""
@@ -307,8 +326,8 @@ def _model_from(row: Mapping[str, Any]) -> ModelReport:
 
 
 def _dataset_from(row: Mapping[str, Any]) -> DatasetReport:
-    classes = {category: Tally(**counts) for category, counts in row["counts"].items()}
-    return DatasetReport(classes, None if row["hardest_counts"] is None else Tally(**row["hardest_counts"]), row["seeds"])
+    classes, types = ({name: Tally(**counts) for name, counts in row[key].items()} for key in ("counts", "type_counts"))
+    return DatasetReport(classes, None if row["hardest_counts"] is None else Tally(**row["hardest_counts"]), row["seeds"], types)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -44,6 +44,17 @@ def markdown_classes(report: Report) -> str:
     return table(header, rows)
 
 
+def markdown_types(report: Report) -> str:
+    """The detection rate of every annotated defect type."""
+    rows = [
+        [model, name, kind, str(rates["anomalous"]), _percent(rates["tpr"])]
+        for model, found in report["models"].items()
+        for name, entry in found["datasets"].items()
+        for kind, rates in entry["types"].items()
+    ]
+    return table(["model", "dataset", "defect type", "answers", "TPR"], rows) if rows else ""
+
+
 def markdown_comparison(comparison: Mapping[str, Any]) -> str:
     """Two models on the same images."""
     first, second = comparison["first"], comparison["second"]

@@ -83,7 +83,7 @@ def test_report_prints_every_model_and_the_comparison(capsys):
 def test_report_forms(capsys):
     assert main(["report", PREDICTIONS, "--json", "--compare", "pa_sft", "sc_grpo"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == 1 and set(found["models"]) == {"base", "pa_sft", "sc_grpo"} and found["comparison"]["first"] == "pa_sft"
+    assert found["schema"] == 2 and set(found["models"]) == {"base", "pa_sft", "sc_grpo"} and found["comparison"]["first"] == "pa_sft"
     assert main(["report", PREDICTIONS, "--markdown"]) == 0
     assert "| bottle |" in capsys.readouterr().out
     assert main(["report", PREDICTIONS, "--csv"]) == 0

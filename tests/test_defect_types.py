@@ -1,10 +1,15 @@
 """The taxonomy and how near two names of types are."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iadr1.defect_types import coarse, fine, from_folder, is_generic, taxonomy, type_score
+from iadr1.defect_types import coarse, fine, from_folder, taxonomy, type_score
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,12 @@ def test_the_taxonomy_has_eight_coarse_types_in_two_groups():
     assert {kind.group for kind in known.phrases.values()} == {"surface anomalies", "structural anomalies"}
 
 
+def test_a_word_names_one_fine_type_only():
+    raw = yaml.safe_load((ROOT / "iadr1" / "defect_types.yaml").read_text(encoding="utf-8"))
+    entries = [(phrase, name) for entry in raw["types"].values() for name, others in entry["fine"].items() for phrase in (name, *others)]
+    assert [(phrase, name, fine(phrase)) for phrase, name in entries if fine(phrase) != name] == []
+
+
 def test_every_alias_is_a_fine_type():
     assert [folder for folder, kind in taxonomy().folders.items() if kind is not None and fine(kind) != kind] == []
 
@@ -97,7 +108,3 @@ def test_every_alias_is_a_fine_type():
 def test_a_score_is_one_of_the_six_levels(predicted, expected):
     assert type_score(predicted, expected) in (0.0, 0.3, 0.4, 0.6, 0.85, 1.0)
     assert type_score(expected, expected) == 1.0
-
-
-def test_generic_words_say_nothing():
-    assert is_generic("defect") and is_generic("unknown anomaly") and not is_generic("scratch")

@@ -67,6 +67,8 @@ def test_errors_say_what_to_do(tmp_path):
         EvalReport.of(small() + small()[:1])
     with pytest.raises(ReportError, match="schema 7"):
         EvalReport.from_json('{"schema": 7}')
+    with pytest.raises(ReportError, match="the report is not whole"):
+        EvalReport.from_json(EvalReport.of(small()).to_json().replace('"type_counts"', '"typo"'))
 
 
 def random_predictions(count, seed=0):
@@ -141,6 +143,18 @@ def test_one_kind_of_images_has_no_balanced_accuracy():
 @given(st.permutations(random_predictions(40)))
 def test_the_order_of_predictions_changes_nothing(predictions):
     assert EvalReport.of(predictions, rounds=10).to_json() == EvalReport.of(random_predictions(40), rounds=10).to_json()
+
+
+def test_each_defect_type_has_its_detection_rate():
+    predictions = [prediction(i, True, YES if i else NO, type="scratch" if i < 2 else "hole") for i in range(3)] + [
+        prediction(9, False, NO)
+    ]
+    found = EvalReport.of(predictions)
+    assert found.to_dict()["models"]["sc_grpo"]["datasets"]["mvtec"]["types"] == {
+        "hole": {"anomalous": 1, "tpr": 100.0},
+        "scratch": {"anomalous": 2, "tpr": 50.0},
+    }
+    assert EvalReport.from_json(found.to_json()) == found
 
 
 def test_statuses_and_lengths_are_reported():
