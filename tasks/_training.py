@@ -45,7 +45,7 @@ def _progress() -> Any:
     """Hugging Face's own bar, with one short line a log entry in place of the whole dictionary."""
     from transformers import ProgressCallback
 
-    class ShortLines(ProgressCallback):  # type: ignore[misc]
+    class ShortLines(ProgressCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
             super().on_train_begin(args, state, control, **others)
             if self.training_bar is not None and not sys.stderr.isatty():
