@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,21 @@ class Backbone:
         return owners[max(owners, key=len)] if owners else "language"
 
 
-_QWEN: dict[str, Any] = {
-    "vision": ("model.visual.",),
-    "projector": ("model.visual.merger.",),
-    "language": ("model.language_model.", "lm_head."),
-}
-_LLAVA: dict[str, Any] = {
-    "vision": ("model.vision_tower.",),
-    "projector": ("model.multi_modal_projector.", "model.image_newline"),
-    "language": ("model.language_model.", "lm_head."),
-}
-BACKBONES = {
-    record.model_type: record
-    for record in (
-        Backbone("qwen2_5_vl", **_QWEN, packs_images=True, limits_pixels=True),
-        Backbone("qwen2_vl", **_QWEN, packs_images=True, limits_pixels=True),
-        Backbone("llava_onevision", **_LLAVA),
-    )
-}
+_QWEN = Backbone(
+    "qwen2_5_vl",
+    vision=("model.visual.",),
+    projector=("model.visual.merger.",),
+    language=("model.language_model.", "lm_head."),
+    packs_images=True,
+    limits_pixels=True,
+)
+_LLAVA_ONEVISION = Backbone(
+    "llava_onevision",
+    vision=("model.vision_tower.",),
+    projector=("model.multi_modal_projector.", "model.image_newline"),
+    language=("model.language_model.", "lm_head."),
+)
+BACKBONES = {record.model_type: record for record in (_QWEN, replace(_QWEN, model_type="qwen2_vl"), _LLAVA_ONEVISION)}
 
 
 def backbone_of(folder: Path) -> Backbone:

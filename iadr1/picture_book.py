@@ -95,7 +95,7 @@ def picture(rng: np.random.Generator) -> Picture:
     for _ in range(rng.choice(3, p=[0.4, 0.5, 0.1])):
         name = str(rng.choice(list(FIGURES)))
         cx, cy = place(base.product, rng, on_edge=False)
-        tone = rng.uniform(0.12, 0.5) * rng.choice([-1, 1])
+        tone = rng.uniform(0.12, 0.6) * rng.choice([-1, 1])
         colour_of_figure = rng.permutation([rng.uniform(0.7, 1), rng.uniform(0.2, 0.8), rng.uniform(0, 0.3)]).astype(np.float32)
         drawn = FIGURES[name](image, Spot(cx, cy, rng.uniform(0.16, 0.4), tone, colour_of_figure, base.ground, rng))
         if name not in ("cut", "bulge", "shift", "chip", "thread", "bits"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
-PATCH, MERGE = 12, 2
+PATCH, MERGE = 8, 2
 CELLS = SIDE // (PATCH * MERGE)  # image tokens along one side
 TAGS = [f"<{end}{tag}>" for tag in ("think", "location", "type", "answer") for end in ("", "/")]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

@@ -12,7 +12,7 @@ from iadr1 import drawing as d
 from iadr1.figures import FIGURES, Spot
 
 Array = np.ndarray
-SIDE = 96
+SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ def place(product: Array, rng: np.random.Generator, *, on_edge: bool) -> tuple[f
     if on_edge and not inside.all():
         soft = np.abs(d.gaussian_filter(product, 2) - 0.5) < 0.25
         inside = soft if soft.any() else inside
-    rows, columns = np.nonzero(inside[6:-6, 6:-6])
-    cell = (rows * 3 // (SIDE - 12)) * 3 + columns * 3 // (SIDE - 12)
+    rows, columns = np.nonzero(inside[4:-4, 4:-4])
+    cell = (rows * 3 // (SIDE - 8)) * 3 + columns * 3 // (SIDE - 8)
     pick = rng.choice(np.flatnonzero(cell == rng.choice(np.unique(cell))))
     x, y = d.grid(SIDE)
-    return float(x[0, columns[pick] + 6]), float(y[rows[pick] + 6, 0])
+    return float(x[0, columns[pick] + 4]), float(y[rows[pick] + 4, 0])
 
 
 def with_defect(base: Scene, kind: str, rng: np.random.Generator) -> Defect:
