@@ -186,6 +186,7 @@ def tokenizer_texts() -> Iterator[str]:
 
 
 def main() -> None:
+    """Teach the three parts, each from where it stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
