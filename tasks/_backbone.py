@@ -90,30 +90,43 @@ def teach(lesson: Lesson, parameters: list["torch.nn.Parameter"], state: "torch.
     """AdamW with warm-up and cosine decay; resumes from the lesson's last checkpoint."""
     import torch
 
-    optimizer = torch.optim.AdamW(parameters, lr=lesson.rate, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizers = _optimizers(parameters, state, lesson.rate)
     path = SCRATCH / f"{lesson.name}.pt"
     first = 0
     if path.is_file():
         saved = torch.load(path, weights_only=True)
         state.load_state_dict(saved["state"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         first = saved["step"]
     smooth: dict[str, float] = {}
     bar = tqdm(range(first, lesson.steps), initial=first, total=lesson.steps, desc=lesson.name, unit="step", mininterval=5)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = lesson.rate * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / lesson.steps) + 0.01)
+        rate = lesson.rate * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / lesson.steps) + 0.01)
         loss, shown = lesson.loss(np.random.default_rng((SEED, step)))
-        optimizer.zero_grad(set_to_none=True)
+        state.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         for name, value in {"loss": float(loss.detach()), **shown}.items():
             smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
         bar.set_postfix({name: f"{value:.3g}" for name, value in smooth.items()}, refresh=False)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == lesson.steps:
-            torch.save({"state": state.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, path.with_suffix(".tmp"))
+            torch.save({"state": state.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers], "step": step + 1}, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
+
+
+def _optimizers(parameters: list["torch.nn.Parameter"], state: "torch.nn.Module", rate: float) -> list["torch.optim.Optimizer"]:
+    """Muon for the matrices inside the transformers, AdamW for everything else."""
+    import torch
+
+    inside = {id(p) for name, p in state.named_parameters() if p.ndim == 2 and ("blocks" in name or "layers" in name or "merger" in name)}
+    matrices, others = [p for p in parameters if id(p) in inside], [p for p in parameters if id(p) not in inside]
+    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(others, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))]
 
 
 def tower_lesson(model: Any, heads: Any, book: Book, *, steps: int, batch: int) -> Lesson:
@@ -130,7 +143,7 @@ def tower_lesson(model: Any, heads: Any, book: Book, *, steps: int, batch: int) 
             features.reshape(batch, -1, features.shape[-1]), heads, _maps(maps), torch.tensor(book.labels[chosen])
         )
 
-    return Lesson("tower", loss, steps, 1e-3)
+    return Lesson("tower", loss, steps, 2e-3)
 
 
 def _maps(maps: np.ndarray) -> "torch.Tensor":
