@@ -245,7 +245,9 @@ def _leading_answer(text: str) -> tuple[bool | None, Status]:
         return None, "unreadable"
     if words[0] in _ANSWERS and not _EMPTY_NO.match(head.lstrip()):
         follows = words[1:4]
-        if follows and follows[0] in ("or", "and") and any(word in _ANSWERS for word in follows):
+        either = follows[:1] in (["or"], ["and"]) and any(word in _ANSWERS for word in follows)
+        # A "no" after a leading yes may belong to the sentence; a "yes" after a leading no takes it back.
+        if either or (words[0] == "no" and "yes" in words):
             return None, "ambiguous"
         return _ANSWERS[words[0]], "ok"
     said = {word for word in words if word in _ANSWERS}

@@ -108,6 +108,9 @@ def test_a_cut_text_is_truncated_unless_it_is_whole():
         ("Final answer: yes, a dent", True, "ok"),
         ("Based on the image, there are no visible defects.", False, "malformed"),
         ("A or B", None, "unreadable"),
+        ("No - wait, yes there is.", None, "ambiguous"),
+        ("Yes. No other damage.", True, "ok"),
+        ("It is impossible to tell whether there is a defect.", None, "unreadable"),
         ("Nothing", None, "unreadable"),
         ("There are visible defects", True, "malformed"),  # a clear statement without yes or no
         ("The surface looks normal.", False, "malformed"),
