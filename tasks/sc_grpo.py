@@ -26,8 +26,9 @@ def main(params: Params, work: Workspace) -> None:
     samples = read_samples(work.prepared / "sc_grpo.jsonl")
     sc_grpo.require_trainable(samples)
     quiet_libraries()
-    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=work.models / "pa_sft", samples=samples) as job:
-        outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=params.prepare.grid)
+    model, grid = work.models / "pa_sft", params.prepare.grid
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=samples, grid=grid) as job:
+        outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=grid)
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows))
