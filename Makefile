@@ -4,7 +4,7 @@ PROFILE ?= cpu
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock check bench-core ui clean
+.PHONY: help setup run test lint lock check bench-core bench-train backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ check: ## Check that the parts of .venv import and start
 
 bench-core: setup ## Measure how fast completions are scored and reports made
 	@$(BIN)/python benchmarks/bench_core.py
+
+bench-train: setup ## Measure training and generation against a bare loop and TRL as it comes
+	@$(BIN)/python benchmarks/bench_train.py
+
+backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights ship with the project)
+	@$(BIN)/python -m tasks._backbone
 
 ui: setup ## Show the runs in a browser
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

@@ -115,7 +115,8 @@ def teach(lesson: Lesson, parameters: list["torch.nn.Parameter"], state: "torch.
             smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
         bar.set_postfix({name: f"{value:.3g}" for name, value in smooth.items()}, refresh=False)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == lesson.steps:
-            torch.save({"state": state.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers], "step": step + 1}, path.with_suffix(".tmp"))
+            kept = {"state": state.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers], "step": step + 1}
+            torch.save(kept, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
 
 
