@@ -180,7 +180,7 @@ def language_lesson(model: Any, heads: Any, book: Book, tokenizer: Any, *, steps
         beside, shown = small_backbone.tower_loss(features, heads, _maps(book.maps[chosen]), torch.tensor(book.labels[chosen]))
         return out.loss + beside, {"answers": float(out.loss.detach()), **shown}
 
-    return Lesson("language", loss, steps, 1e-3)
+    return Lesson("language", loss, steps, 1.5e-3)
 
 
 def tokenizer_texts() -> Iterator[str]:
@@ -205,9 +205,9 @@ def main() -> None:
         prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of 64 pages for the tower alone (default %(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=1800, help="steps of 64 pages for the tower alone (default %(default)s)")
     parser.add_argument(
-        "--language-steps", type=int, default=1700, help="steps of 64 pages for tower and language model (default %(default)s)"
+        "--language-steps", type=int, default=900, help="steps of 64 pages for tower and language model (default %(default)s)"
     )
     args = parser.parse_args()
 
