@@ -24,7 +24,12 @@ def states():
 
     with get_client(sync_client=True) as client:
         (flow_run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
-        return {run.name: run.state.name for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run.id}
+        for _ in range(60):  # the server records task runs a moment after they end
+            runs = [run for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run.id]
+            if runs and all(run.state is not None and run.state.is_final() for run in runs):
+                break
+            time.sleep(0.5)
+        return {run.name: run.state.name for run in runs}
 
 
 def test_a_release_runs_what_changed_and_nothing_else(dvc_project, prefect_server, capfd):
