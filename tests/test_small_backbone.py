@@ -20,7 +20,11 @@ def tokenizer():
 
 
 def test_every_text_survives_the_tokenizer(tokenizer) -> None:
-    for text in ("<think>a line.</think><location>top left</location><type>crack</type><answer>Yes</answer>", "Größe 3 µm, 缺陷?", "  two  spaces\n"):
+    for text in (
+        "<think>a line.</think><location>top left</location><type>crack</type><answer>Yes</answer>",
+        "Größe 3 µm, 缺陷?",
+        "  two  spaces\n",
+    ):
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
