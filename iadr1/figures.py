@@ -201,3 +201,6 @@ FIGURES: dict[str, Figure] = {
     f.__name__: f
     for f in (line, pair, hole, dots, tear, cloud, tint, specks, chip, thread, bits, cut, bulge, shift, tree, zigzag, shards, hatch)
 }
+
+# These change the part itself or lie over its edge; all others stay on its surface.
+BEYOND = frozenset({"cut", "bulge", "shift", "chip", "thread", "bits"})

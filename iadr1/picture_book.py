@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from iadr1 import drawing as d
-from iadr1.figures import FIGURES, Spot
+from iadr1.figures import BEYOND, FIGURES, Spot
 from iadr1.synthetic import SIDE, Part, Product, circle, lattice, place, scene
 
 NAMES = {
@@ -98,7 +98,7 @@ def picture(rng: np.random.Generator) -> Picture:
         tone = rng.uniform(0.12, 0.6) * rng.choice([-1, 1])
         colour_of_figure = rng.permutation([rng.uniform(0.7, 1), rng.uniform(0.2, 0.8), rng.uniform(0, 0.3)]).astype(np.float32)
         drawn = FIGURES[name](image, Spot(cx, cy, rng.uniform(0.16, 0.4), tone, colour_of_figure, base.ground, rng))
-        if name not in ("cut", "bulge", "shift", "chip", "thread", "bits"):
+        if name not in BEYOND:
             drawn = image + (drawn - image) * base.product[..., None]
         cover = np.abs(np.clip(drawn, 0, 1) - np.clip(image, 0, 1)).max(-1) > 0.04
         if cover.sum() >= 12:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iadr1 import drawing as d
-from iadr1.figures import FIGURES, Spot
+from iadr1.figures import BEYOND, FIGURES, Spot
 
 Array = np.ndarray
 SIDE = 64
@@ -158,7 +158,7 @@ def with_defect(base: Scene, kind: str, rng: np.random.Generator) -> Defect:
         tone = rng.uniform(0.08, 0.7) * (1 if rng.random() < 0.5 else -1)
         spot = Spot(cx, cy, rng.uniform(smallest, largest), tone, colour, base.ground, rng)
         drawn = FIGURES[figure](base.image, spot)
-        if figure not in ("cut", "bulge", "shift", "chip", "thread", "bits"):  # these change the part itself, not what lies behind it
+        if figure not in BEYOND:  # these change the part itself, not what lies behind it
             drawn = base.image + (drawn - base.image) * base.product[..., None]
         change = np.abs(np.clip(drawn, 0, 1) - np.clip(base.image, 0, 1)).max(-1)
         mask = change > CHANGED
