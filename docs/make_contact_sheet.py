@@ -19,7 +19,7 @@ COLUMNS, NORMAL = 10, 2
 def main() -> None:
     """Training products on the left, those of the test sets on the right."""
     tests = (products.MVTEC, products.VISA, products.MPDD, products.DAGM, products.DTD, products.SDD)
-    left, right = list(products.TRAIN.values()), [product for table in tests for product in table.values()]
+    left, right = list(products.NAMED.values()), [product for table in tests for product in table.values()]
     rng = np.random.default_rng(0)
     halves = [np.concatenate([_row(product, rng) for product in half]) for half in (left, right)]
     height = max(len(half) for half in halves)

@@ -1,5 +1,6 @@
-"""The products of the made benchmark, as tables: those to train on, and those of the six test sets, which never occur in training."""
+"""The products of the made benchmark: those to train on, named or invented, and those of the six test sets, which never occur in training."""
 
+from iadr1.invented import catalogue
 from iadr1.synthetic import Part, Product, circle, lattice
 
 STEEL, DARK, BRASS, COPPER = (0.62, 0.64, 0.66), (0.3, 0.31, 0.33), (0.72, 0.6, 0.33), (0.7, 0.45, 0.32)
@@ -7,7 +8,7 @@ WHITE, BLUE, GREEN, RED = (0.86, 0.86, 0.83), (0.3, 0.42, 0.68), (0.2, 0.48, 0.3
 SAND, GREY, BROWN, CREAM = (0.72, 0.66, 0.54), (0.52, 0.52, 0.52), (0.48, 0.36, 0.26), (0.84, 0.78, 0.64)
 LIGHT = (0.8, 0.8, 0.78)
 
-TRAIN: dict[str, Product] = {
+NAMED: dict[str, Product] = {
     "washer": Product(STEEL, "brushed", 0.04, (Part("disk", (0.72,)), Part("disk", (0.3,), cut=True))),
     "gear": Product(
         DARK, "grainy", 0.04, (Part("gear", (0.68, 12)), Part("ring", (0.42, 0.04), tone=0.12), Part("disk", (0.16,), cut=True)), LIGHT, 3.0
@@ -114,6 +115,9 @@ TRAIN: dict[str, Product] = {
     "plaster": Product(LIGHT, "plain", 0.1),
     "sheet metal": Product(STEEL, "brushed", 0.06),
 }
+
+# Thirty products teach their own looks; a hundred more teach what no look decides.
+TRAIN = NAMED | catalogue(100, seed=1)
 
 MVTEC: dict[str, Product] = {
     "bottle": Product(

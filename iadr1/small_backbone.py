@@ -13,7 +13,8 @@ import numpy as np
 
 from iadr1 import drawing
 from iadr1.figures import FIGURES
-from iadr1.picture_book import BODIES, COLOURS, Picture, questions
+from iadr1.invented import BODIES, COLOURS
+from iadr1.picture_book import Picture, questions
 from iadr1.synthetic import SIDE
 
 if TYPE_CHECKING:

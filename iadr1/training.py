@@ -79,11 +79,13 @@ def keeps_whole_checkpoints() -> Any:
 def run(trainer: Any, job: Job) -> None:
     """Train from the newest complete checkpoint, or from the start."""
     from safetensors import SafetensorError
-    from transformers import ProgressCallback
+    from transformers import PrinterCallback, ProgressCallback
 
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     if any(isinstance(callback, ProgressCallback) for callback in job.callbacks):
+        # One or the other is there, by the verbosity of the library's log.
         trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
     for callback in (keeps_whole_checkpoints(), *job.callbacks):
         trainer.add_callback(callback)
     try:

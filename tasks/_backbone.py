@@ -204,10 +204,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tasks._backbone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pages", type=int, default=40_000, help="pages of the picture book (default %(default)s)")
-    parser.add_argument("--tower-steps", type=int, default=1800, help="steps of 64 pages for the tower alone (default %(default)s)")
+    parser.add_argument("--pages", type=int, default=80_000, help="pages of the picture book (default %(default)s)")
+    parser.add_argument("--tower-steps", type=int, default=8000, help="steps of 64 pages for the tower alone (default %(default)s)")
     parser.add_argument(
-        "--language-steps", type=int, default=900, help="steps of 64 pages for tower and language model (default %(default)s)"
+        "--language-steps", type=int, default=1300, help="steps of 64 pages for tower and language model (default %(default)s)"
     )
     args = parser.parse_args()
 

@@ -24,7 +24,7 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "GX_ANALYTICS_ENABLED": "false",
-    "WANDB_MODE": "offline",
+    "WANDB_MODE": "disabled",
 }
 
 

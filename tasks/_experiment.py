@@ -50,11 +50,16 @@ def overlaid(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str
 
 
 def graph(root: Mapping[str, Any], *, reads_folder: bool) -> dict[str, Any]:
-    """The root's stages, run from the project's root by a dvc.yaml two folders below it."""
+    """The root's stages and plots, for a dvc.yaml two folders below the project's root."""
     stages = {name: {"wdir": "../..", **stage} for name, stage in root["stages"].items()}
     if reads_folder:
         stages["fetch"]["deps"] = [*stages["fetch"].get("deps", ()), "${fetch.path}"]
-    return {**root, "stages": stages}
+    return {**root, "stages": stages, "plots": [_plot_from_below(plot) for plot in root.get("plots", ())]}
+
+
+def _plot_from_below(plot: Mapping[str, Any]) -> dict[str, Any]:
+    """A plot's files are named from the folder of its dvc.yaml; `wdir` is for stages only."""
+    return {title: {**told, "y": {f"../../{file}": columns for file, columns in told["y"].items()}} for title, told in plot.items()}
 
 
 def _source(name: str) -> Path:
