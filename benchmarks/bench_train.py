@@ -138,7 +138,7 @@ def bench_sc_grpo(model: Path, samples: Sequence[Sample], folder: Path) -> None:
     }
     rewards = {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
     job = _job(model, folder, _measuring("SC-GRPO (completions)", ROWS * STEPS), disable_tqdm=True, **keys)
-    outcome = sc_grpo.train(job, samples, preset="paper", rewards=rewards, grid=3)
+    outcome = sc_grpo.train(job, samples, validation=(), preset="paper", rewards=rewards, grid=3)
     lengths = [entry["completions/mean_length"] for entry in outcome.history if "completions/mean_length" in entry]
     sys.stdout.write(f"tokens a completion: {sum(lengths) / len(lengths):.0f}\n")
 

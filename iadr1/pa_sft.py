@@ -24,7 +24,7 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) 
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
     training.run(trainer, job)
-    if validation and not _is_validated(trainer.state):
+    if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
     backbones.save(trainer.model, processor, job.into)
     return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
@@ -132,7 +132,3 @@ class Collator:
             else:
                 batch[name] = torch.cat(tensors)
         return batch
-
-
-def _is_validated(state: Any) -> bool:
-    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)

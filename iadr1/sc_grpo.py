@@ -45,21 +45,32 @@ COLUMNS = (
 RENAMED = {"completions/mean_length": "completion_length", "completions/clipped_ratio": "clipped_ratio"}
 
 
-def train(job: Job, samples: Sequence[Sample], *, preset: str, rewards: Mapping[str, float], grid: int) -> Outcome:
-    """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint."""
+def train(
+    job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], preset: str, rewards: Mapping[str, float], grid: int
+) -> Outcome:
+    """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
+
+    The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
+    """
     functions, weights = trl_rewards(preset, rewards, grid)
-    require_trainable(samples)
+    require_trainable([*samples, *validation])
     with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
         from trl import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
     # Without log_completions there is nothing to look at when a reward misleads; printing them is for no one.
     shown = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": weights}
-    config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown)
+    measured = {
+        "eval_strategy": "epoch",
+        "eval_on_start": True,
+        "per_device_eval_batch_size": job.keys.get("per_device_train_batch_size", 8),
+    }
+    config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(
-        config, job, processor, rows(samples), [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
-    )
+    naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
+    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None, naming)
     training.run(trainer, job)
+    if validation and not training.is_validated(trainer.state):
+        trainer.evaluate()
     backbones.save(trainer.model, processor, job.into)
     return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
 
@@ -97,12 +108,19 @@ def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {**batch, "images": [[open_image(path) for path in paths] for paths in batch["images"]]}
 
 
-def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, rewards: Sequence[Any]) -> Any:
+def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_rows: Any, rewards: Sequence[Any]) -> Any:
     from trl import GRPOTrainer
 
     # Left padding: generation continues from the last column.
     processor.tokenizer.padding_side = "left"
-    trainer = GRPOTrainer(str(job.model), reward_funcs=list(rewards), args=config, train_dataset=train_rows, processing_class=processor)
+    trainer = GRPOTrainer(
+        str(job.model),
+        reward_funcs=list(rewards),
+        args=config,
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        processing_class=processor,
+    )
     for model in (trainer.model, trainer.ref_model):
         if model is not None:
             backbones.pack_images(model)

@@ -102,6 +102,11 @@ def _largest_file(folder: Path) -> int:
     return max(path.stat().st_size for path in folder.iterdir())
 
 
+def is_validated(state: Any) -> bool:
+    """Whether the validation samples were measured at the step that the training has reached."""
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+
+
 def curve(history: Iterable[Mapping[str, Any]], columns: Sequence[str], *, of: str) -> list[dict[str, Any]]:
     """One row for each log entry that has the column `of`, with the evaluation that came next; a plot has no holes in that column."""
     rows: list[dict[str, Any]] = []

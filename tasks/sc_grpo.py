@@ -1,6 +1,7 @@
 """Rewards consistent reasoning, right answers, places and types: SC-GRPO on the model's own completions, from the PA-SFT model.
 
-Reads `models/pa_sft` and `prepared/sc_grpo.jsonl`, writes `models/sc_grpo`, `reports/sc_grpo.csv` (curve) and `reports/sc_grpo.json`.
+Reads `models/pa_sft`, `prepared/sc_grpo.jsonl` and `prepared/validation.jsonl`; writes `models/sc_grpo`, `reports/sc_grpo.csv` (curve) and
+`reports/sc_grpo.json`.
 A killed run resumes from its last whole checkpoint.
 """
 
@@ -23,23 +24,26 @@ def main(params: Params, work: Workspace) -> None:
     from iadr1 import sc_grpo
 
     told = params.sc_grpo
-    samples = read_samples(work.prepared / "sc_grpo.jsonl")
-    sc_grpo.require_trainable(samples)
+    samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
+    sc_grpo.require_trainable([*samples, *validation])
     quiet_libraries()
     model, grid = work.models / "pa_sft", params.prepare.grid
-    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=samples, grid=grid) as job:
-        outcome = sc_grpo.train(job, samples, preset=told.preset, rewards=told.rewards, grid=grid)
+    with (
+        stage_run(work, STAGE, params) as run,
+        training_job(work, params, STAGE, model=model, samples=[*samples, *validation], grid=grid) as job,
+    ):
+        outcome = sc_grpo.train(job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid)
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
-        write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows))
+        write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
         run.log_params(flat_parts(outcome))
-        run.log_metrics(_metrics(rows))
+        run.log_metrics(_metrics(rows, outcome.history))
         run.log_file(work.reports / "sc_grpo.csv")
-        _log_completions(run, job.checkpoints, samples)
+        _log_completions(run, job.checkpoints, [*samples, *validation])
 
 
-def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The reward of the first and of the last tenth of the training, and the health at its end."""
+def _metrics(rows: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rewards of the validation samples before and after, of the first and the last tenth of the training, and the health at its end."""
     steps = [row for row in rows if row["reward"] is not None]
     tenth = max(1, len(steps) // 10)
     means = {
@@ -47,6 +51,9 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:]))
         for name in _components(rows)
     }
+    measured = [entry for entry in history if "eval_reward" in entry]
+    for when, entry in zip(("start", "end"), measured[:1] + measured[-1:], strict=False):
+        means |= {f"validation_{name}_{when}": entry.get(f"eval_{name}", entry.get(f"eval_{name}/mean")) for name in _components(rows)}
     return means | {name: _mean(steps[-tenth:], name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
 
 

@@ -42,13 +42,19 @@ def own(tmp_path: Path) -> str:
 
 
 def trained(
-    folder: Path, samples: list[Sample], *, rewards: dict[str, float] = REWARDS, callbacks: Any = (), **keys: Any
+    folder: Path,
+    samples: list[Sample],
+    *,
+    validation: list[Sample] | None = None,
+    rewards: dict[str, float] = REWARDS,
+    callbacks: Any = (),
+    **keys: Any,
 ) -> tuple[str, Outcome]:
     """The hash of the weights after a training in a folder, and its outcome."""
     into = folder / "model"
     shutil.rmtree(into, ignore_errors=True)
     job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, (), 0, folder / "checkpoints", into, callbacks=callbacks)
-    outcome = sc_grpo.train(job, samples, preset="paper", rewards=rewards, grid=3)
+    outcome = sc_grpo.train(job, samples, validation=validation or [], preset="paper", rewards=rewards, grid=3)
     return hashlib.sha256((into / "model.safetensors").read_bytes()).hexdigest(), outcome
 
 
@@ -59,6 +65,13 @@ def test_every_component_and_the_health_of_the_training_are_in_the_curve(samples
     assert row.keys() >= {"step", "loss", "reward", "reward_std", "kl", "completion_length", "clipped_ratio", "frac_reward_zero_std"}
     assert [name for name in row if name.startswith("rewards/")] == [f"rewards/{name}" for name in REWARDS]
     assert all(value is not None for value in row.values())
+
+
+def test_the_reward_of_the_validation_samples_is_measured_before_and_after(samples: list[Sample], tmp_path: Path) -> None:
+    _, outcome = trained(tmp_path, samples[:4], validation=samples[4:], max_steps=2)
+    measured = {entry["step"]: entry["eval_reward"] for entry in outcome.history if "eval_reward" in entry}
+    assert measured.keys() == {0, 2}
+    assert all(isinstance(value, float) for value in measured.values())
 
 
 def test_each_reward_belongs_to_its_completion_and_groups_stay_together(
