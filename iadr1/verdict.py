@@ -28,17 +28,23 @@ FREE_TEXT_LIMIT = 4000
 # Possessive throughout: no character is looked at twice. A text with another "<" in it takes the general way.
 _WELL_FORMED = re.compile(
     r"\s*+<think>([^<]*+)</think>\s*+(?:<location>([^<]*+)</location>\s*+<type>([^<]*+)</type>\s*+)?+<answer>\s*+(?:(yes)|no)\s*+</answer>\s*+",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _WORD = re.compile(r"[^\W_]++(?:['’][^\W_]++)?+")
 _ANSWERS = {"yes": True, "no": False}
 _PREFIX = re.compile(r"[\s*#\"']*+(?:the\s++)?+(?:final\s++|correct\s++)?+answer(?:\s++is)?+[\s*:\"']++", re.IGNORECASE)
 _OPTION = re.compile(
-    r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$)",
+    r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$|\s++is\s++(?:correct|right|the\s))",
+    re.IGNORECASE,
+)
+# "… so the answer is no.", and a text that ends with a bare "Yes.": not part of a sentence, as in "the answer is no longer clear".
+_STATED = re.compile(
+    r"\b(?:answer|option)\b(?:\s++is)?+[\s*:\"'(]*+(?:(yes)|(no)|((?-i:A))|((?-i:B)))(?=\s*+(?:[.,;:!*\"')}]|because\b|since\b|$))"
+    r"|[.?!:\n][\s*]{0,8}+(?:(yes)|(no))[\s.!*\"'}]*+$",
     re.IGNORECASE,
 )
 # "No doubt there is a defect" does not say no.
-_EMPTY_NO = re.compile(r"no\s++(?:doubt|question|idea|clue|way|comment|answer|wonder)\b", re.IGNORECASE)
+_EMPTY_NO = re.compile(r"no\s++(?:doubt|question|idea|clue|way|comment|answer|wonder|longer)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,11 @@ class Verdict:
     @classmethod
     def read(cls, text: str, *, truncated: bool = False) -> "Verdict":
         """The verdict of a base model's free text: tags when it has answer tags, else yes and no as words, or the letter of an option."""
-        if "<answer>" in text.lower():
+        lowered = _lowered(text)
+        thought = lowered.rfind("</think>")
+        if "<answer>" in lowered or (thought < 0 and "<think>" in lowered):
             return cls.parse(text, truncated=truncated)
-        anomalous, status = free_answer(text)
+        anomalous, status = free_answer(text[thought + len("</think>") :] if thought >= 0 else text)
         if anomalous is None and truncated:
             status = "truncated"
         return cls(anomalous, None, None, text.strip() or None, status)
@@ -114,8 +122,7 @@ def _tags(text: str) -> list[_Tag]:
     """All tags in order of place, at most TAG_LIMIT of a kind."""
     if "<" not in text:
         return []
-    # Lower-casing İ makes two characters of it, and every place after it would be wrong.
-    lowered = text.replace("\u0130", "I").lower()
+    lowered = _lowered(text)
     found = []
     for name in TAGS:
         for literal, closing in ((f"<{name}>", False), (f"</{name}>", True)):
@@ -126,6 +133,11 @@ def _tags(text: str) -> list[_Tag]:
                 found.append(_Tag(at, at + len(literal), name, closing))
                 at = lowered.find(literal, at + len(literal))
     return sorted(found)
+
+
+def _lowered(text: str) -> str:
+    """The text in lower case with every character at its place: İ would become two, and the Kelvin sign the k of a tag."""
+    return text.replace("\u0130", "?").replace("\u212a", "?").lower()
 
 
 def _general(text: str, truncated: bool) -> Verdict:
@@ -231,10 +243,13 @@ def free_answer(text: str) -> tuple[bool | None, Status]:
         return (None, "ambiguous") if said is (not chosen) else (chosen, "ok")
     if status == "ambiguous":
         return None, status
+    stated = {bool(found[1] or found[3] or found[5]) for found in _STATED.finditer(text[-FREE_TEXT_LIMIT:])}
+    if len(stated) > 1:
+        return None, "ambiguous"
     from iadr1.agreement import conclusion
 
-    stated = conclusion(text[:FREE_TEXT_LIMIT])
-    return (None, "unreadable") if stated is None else (stated, "malformed")
+    concluded = stated.pop() if stated else conclusion(text[:FREE_TEXT_LIMIT])
+    return (None, "unreadable") if concluded is None else (concluded, "malformed")
 
 
 def _leading_answer(text: str) -> tuple[bool | None, Status]:
