@@ -23,13 +23,13 @@ from iadr1.released import location_score as released_location_score
 from iadr1.released import released_verdict
 from iadr1.released import type_score as released_type_score
 from iadr1.samples import Sample
-from iadr1.verdict import Verdict, word_answer
+from iadr1.verdict import Verdict, status_of, word_answer
 
 Reward = Callable[[Verdict, Sample, int], float | None]
 
 # A location of `strict` earns the overlap of what is said and what is true, from half on.
 LEAST_OVERLAP = 0.5
-# A reasoning that says its first, middle or last this many characters four times is a loop.
+# A reasoning that says its middle or last this many characters four times is a loop.
 LOOP_LENGTH = 20
 
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -203,7 +203,7 @@ def scores(
         verdict = read(completion)
         con, acc, loc, typ = together(verdict, sample, grid)
         total = w_consistency * (con or 0.0) + w_accuracy * (acc or 0.0) + w_location * (loc or 0.0) + w_type * (typ or 0.0)
-        status = verdict.status if read is not released_verdict else Verdict.parse(completion).status
+        status = verdict.status if read is not released_verdict else status_of(completion)
         found.append(Score(con, acc, loc, typ, total, status))
     return found
 
@@ -347,8 +347,8 @@ def _is_kind(said: str, annotated: str | None) -> bool:
 def _is_reasoning(text: str) -> bool:
     """Whether a reasoning has a word and does not go round in circles."""
     middle = len(text) // 2
-    parts = (text[:LOOP_LENGTH], text[middle : middle + LOOP_LENGTH], text[-LOOP_LENGTH:])
-    looped = len(text) > 4 * LOOP_LENGTH and any(text.count(part) >= 4 for part in parts)
+    parts = text[middle : middle + LOOP_LENGTH], text[-LOOP_LENGTH:]
+    looped = len(text) > 4 * LOOP_LENGTH and max(text.count(parts[0]), text.count(parts[1])) >= 4
     return not looped and _WORD.search(text) is not None
 
 

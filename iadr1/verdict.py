@@ -61,18 +61,11 @@ class Verdict:
     @classmethod
     def parse(cls, text: str, *, truncated: bool = False) -> "Verdict":
         """The verdict of a tagged completion; never raises, and takes time linear in the text."""
-        match = _WELL_FORMED.fullmatch(text)
-        if match is not None:
-            think, location, kind, yes = match.groups()
-            think = think.strip()
-            if location is None:
-                if think and yes is None:
-                    return cls(False, None, None, think, "ok", "normal")
-            else:
-                location, kind = location.strip(), kind.strip()
-                if think and yes and location and kind:
-                    return cls(True, location, kind, think, "ok", "anomalous")
-        return _general(text, truncated)
+        blocks = _well_formed(text)
+        if blocks is None:
+            return _general(text, truncated)
+        think, location, kind = blocks
+        return cls(location is not None, location, kind, think, "ok", "normal" if location is None else "anomalous")
 
     @classmethod
     def read(cls, text: str, *, truncated: bool = False) -> "Verdict":
@@ -98,6 +91,24 @@ class Verdict:
         if self.status == "ok":
             return "anomalous" if self.anomalous else "normal"
         return self.layout
+
+
+def status_of(text: str) -> Status:
+    """The status that `Verdict.parse` gives a text."""
+    return "ok" if _well_formed(text) is not None else _general(text, False).status
+
+
+def _well_formed(text: str) -> tuple[str, str | None, str | None] | None:
+    """Reasoning, location and type of a well-formed text without another "<" in it; None sends the text the general way."""
+    match = _WELL_FORMED.fullmatch(text)
+    if match is None:
+        return None
+    think, location, kind, yes = match.groups()
+    think = think.strip()
+    if location is None:
+        return (think, None, None) if think and yes is None else None
+    location, kind = location.strip(), kind.strip()
+    return (think, location, kind) if think and yes and location and kind else None
 
 
 def _tagless(content: str) -> str:
