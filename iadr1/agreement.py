@@ -64,7 +64,10 @@ def _clauses(tokens: list[str]) -> list[list[str]]:
         else:
             clauses.append(part)
         part = []
-        if token != ",":
+        if token == "?":
+            # A question concludes nothing.
+            clauses[-1] = []
+        elif token != ",":
             clauses.append([])
     return clauses
 

@@ -98,7 +98,8 @@ def _report(options: argparse.Namespace) -> None:
         print(report_tables.csv(report), end="")
     else:
         tables = [report_tables.markdown(report)]
-        tables += [report_tables.markdown_classes(report), report_tables.markdown_types(report)] if options.form == "markdown" else []
+        if options.form == "markdown":
+            tables += [report_tables.markdown_rates(report), report_tables.markdown_classes(report), report_tables.markdown_types(report)]
         tables += [report_tables.markdown_comparison(compared)] if compared else []
         print("\n".join(filter(None, tables)), end="")
 
@@ -109,7 +110,7 @@ def _parity(options: argparse.Namespace) -> None:
     from iadr1.report import EvalReport
     from iadr1.report_tables import markdown_parity
 
-    if not options.report.is_file():
+    if not options.report.exists() or options.report.is_dir():
         raise ReportError(f"{options.report}: no such file. Write one with `iadr1 report PREDICTIONS.jsonl --json`.")
     report = EvalReport.from_json(options.report.read_text(encoding="utf-8")).to_dict()
     print(markdown_parity(parity(report, backbone=options.backbone, shots=options.shots), options.backbone), end="")

@@ -1,6 +1,7 @@
 """Kinds of defects: the eight coarse types, their fine types and synonyms (defect_types.yaml), and how near two names are (Eq. 5).
 
-Names are read by whole words, the longest known phrase first; "no damage", a single letter or a list of kinds names nothing.
+Names are read by whole words, the longest known phrase first; "no damage", a single letter or a list of kinds names nothing. Two kinds where one
+is annotated are a bet: worth their common coarse type at most.
 """
 
 import re
@@ -94,15 +95,20 @@ def _type_score(predicted: str, expected: str) -> float:
         return NONE
     if said.normal == meant.normal:
         return EXACT
-    if said.refused or len(said.coarse) > max(1, len(meant.coarse)):
+    if said.refused or is_stuffed(said, meant):
         return NONE
-    if said.kinds & meant.kinds:
+    if said.kinds & meant.kinds and len(said.kinds) <= len(meant.kinds):
         return SEMANTIC
     if said.coarse & meant.coarse:
         return CATEGORY
     if _misspelt(said, meant):
         return FUZZY
     return GROUP if said.groups & meant.groups else NONE
+
+
+def is_stuffed(said: TypeReading, meant: TypeReading) -> bool:
+    """Whether a name lists more coarse types than the annotation does, or more than two kinds and more than the annotation does."""
+    return len(said.coarse) > max(1, len(meant.coarse)) or len(said.kinds) > max(2, len(meant.kinds))
 
 
 def read_type(words: str) -> TypeReading:
@@ -121,8 +127,8 @@ def _read_type(words: str) -> TypeReading:
     if stems in known.groups:
         return TypeReading(normal, frozenset(), known.groups[stems], False)
     kinds = _kinds(stems, known)
-    telling = frozenset(kind for kind in kinds if kind.fine not in known.weak)
-    return TypeReading(normal, telling or kinds, None, False)
+    telling = frozenset(kind for kind in kinds if kind.fine not in known.weak) or kinds
+    return TypeReading(normal, frozenset(kind for kind in telling if not _is_implied(kind, telling, known)), None, False)
 
 
 @cache
@@ -163,6 +169,11 @@ def _kinds(stems: tuple[str, ...], known: Taxonomy) -> frozenset[Kind]:
         else:
             at += 1
     return frozenset(found)
+
+
+def _is_implied(kind: Kind, named: frozenset[Kind], known: Taxonomy) -> bool:
+    """Whether a coarse type's own name is said together with one of its fine types: "contamination (rust)" is rust."""
+    return known.phrases[_stems(kind.coarse)] == kind and any(other.coarse == kind.coarse for other in named - {kind})
 
 
 def _misspelt(said: TypeReading, meant: TypeReading) -> bool:

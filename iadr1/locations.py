@@ -2,7 +2,8 @@
 
 Rows and columns are named from the outside in: top, upper, center, lower, bottom and left, inner left, center, inner right, right. Up to three
 cells a side, upper is top and lower is bottom. An axis that is not mentioned is in the center, as in the paper's numbering ("left" is "center
-left"); an edge, half, third, row or column is a band; a corner or border without a side is all of them. Words that name no place have no cells.
+left"); an edge, half, third, row or column is a band; a corner or border without a side is all of them, a half, third, row or column without
+one is none. Words that name no place have no cells.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ _BANDS |= {
 _BANDS |= {"quadrant": "half", "quadrants": "half", "quarter": "half", "corner": "corner", "corners": "corner"}
 _JOINS = frozenset("and & + or plus to".split())
 _BREAKS = frozenset([",", ";", "/", "\n", "but", "also", "then", "through"])
-_NEGATORS = frozenset("not no without except excluding excepting neither nor never rather outside away n't isn t".split())
-# "right at the center" is an adverb, not a side.
-_AFTER_ADVERB = frozenset("at in on next above below under beside near by after before where".split())
+_NEGATORS = frozenset("not no nowhere without except excluding excepting neither nor never rather outside away n't isn t".split())
+# "right at the center" is an adverb and "left by a tool" a verb, no side.
+_NO_SIDE_BEFORE = {
+    "right": frozenset("at in on next above below under beside near by after before where".split()),
+    "left": frozenset("by behind over".split()),
+}
 
 _WORD_TOKENS: dict[str, tuple[str, str]] = {
     **{word: ("v", name) for name, words in _VERTICAL.items() for word in words.split()},
@@ -168,7 +172,8 @@ def _places(words: str) -> list[_Place]:
             return []
         if token in _BREAKS or token in _JOINS:
             places.append(current)
-            negated = negated and token not in ("but", ";", "\n")
+            # "everywhere but the center" leaves it out, "not top but bottom" takes the "not" back.
+            negated = current.whole if token == "but" else negated and token not in (";", "\n")
             current = _Place(negated=negated, joined=token in _JOINS)
         elif token in _NEGATORS:
             if not current.empty:
@@ -221,7 +226,7 @@ def _extended(place: _Place, token: str, tokens: list[str], index: int) -> _Plac
 def _is_adverb(place: _Place, tokens: list[str], index: int) -> bool:
     following = tokens[index + 1] if index + 1 < len(tokens) else ""
     previous = tokens[index - 1] if index else ""
-    return tokens[index] == "right" and following in _AFTER_ADVERB and place.empty and previous not in ("the", "far", "its", "s")
+    return following in _NO_SIDE_BEFORE.get(tokens[index], ()) and place.empty and previous not in ("the", "far", "its", "s")
 
 
 def _completed(places: list[_Place]) -> list[_Place]:
@@ -256,7 +261,7 @@ def _complementary(one: _Place, other: _Place) -> bool:
 
 def _lent(place: _Place, lender: _Place) -> _Place:
     """A region that misses an axis takes the lender's, when the lender has both."""
-    if place.center or place.whole or place.band or not (lender.vertical and lender.horizontal):
+    if place.center or place.whole or place.band not in (None, "corner") or not (lender.vertical and lender.horizontal):
         return place
     return place._replace(vertical=place.vertical or lender.vertical, horizontal=place.horizontal or lender.horizontal)
 
@@ -266,12 +271,15 @@ def _cells_of(place: _Place, n: int) -> Cells:
     sideless = not (place.vertical or place.horizontal)
     if place.whole and sideless and not place.center and not place.band:
         return _product(range(n), range(n))
+    if place.band in ("edge", "corner") and sideless and not place.center:
+        return _border(place.band, n)
+    # "Half of it", "the second row": of which side is not said.
     if place.band and sideless and not place.center:
-        return _ring(place.band, n)
+        return frozenset()
     if place.band in ("row", "column"):
-        side = place.vertical if place.band == "row" else place.horizontal
-        line = _axis(side, place._replace(band="edge"), n, along=False)
-        return _product(line, range(n)) if place.band == "row" else _product(range(n), line)
+        return _line(place, n)
+    if place.band == "corner" and not (place.center or (place.vertical and place.horizontal)):
+        return _corners(place, n)
     # A band or "entire" with one side runs along all of it: "left edge", "entire top".
     along = not sideless and not place.center and (place.whole or place.band in ("edge", "half", "third"))
     return _product(_axis(place.vertical, place, n, along=along), _axis(place.horizontal, place, n, along=along))
@@ -281,11 +289,25 @@ def _product(rows: range, columns: range) -> Cells:
     return frozenset((row, column) for row in rows for column in columns)
 
 
-def _ring(band: str, n: int) -> Cells:
+def _border(band: str, n: int) -> Cells:
     """All corners, or the whole border."""
     last = n - 1
     border = frozenset((row, column) for row in range(n) for column in range(n) if row in (0, last) or column in (0, last))
     return border if band != "corner" else frozenset(cell for cell in border if cell[0] in (0, last) and cell[1] in (0, last))
+
+
+def _corners(place: _Place, n: int) -> Cells:
+    """The two corners of one side."""
+    rows, columns = (_axis(side, place, n, along=True) for side in (place.vertical, place.horizontal))
+    return _border("corner", n) & _product(rows, columns)
+
+
+def _line(place: _Place, n: int) -> Cells:
+    """A whole row or column, or the middle of one: "bottom row", "middle row", "middle of the bottom row"."""
+    side = place.vertical if place.band == "row" else place.horizontal
+    line = _axis(side, place._replace(band="edge"), n, along=False)
+    along = _middle(n) if side and place.center else range(n)
+    return _product(line, along) if place.band == "row" else _product(along, line)
 
 
 def _middle(n: int) -> range:

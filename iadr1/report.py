@@ -58,9 +58,11 @@ class Prediction:
         if not isinstance(row, dict) or not _REQUIRED <= row.keys() <= _KNOWN:
             found = sorted(row) if isinstance(row, dict) else type(row).__name__
             raise ReportError(f"{source}: a prediction has {sorted(_REQUIRED)} and optionally {sorted(_KNOWN - _REQUIRED)}; found {found}.")
-        if not isinstance(row["anomalous"], bool) or not isinstance(row["text"], str) or row.get("reader", "tags") not in ("tags", "free"):
-            values = f"anomalous {row['anomalous']!r}, text {str(row['text'])[:40]!r}, reader {row.get('reader')!r}"
-            raise ReportError(f"{source}: anomalous is true or false, text is a text, reader is tags or free; found {values}.")
+        wrong = [name for name, value in row.items() if type(value) not in _TYPES[name]]
+        if wrong or row.get("reader", "tags") not in ("tags", "free"):
+            name = wrong[0] if wrong else "reader"
+            expected = "tags or free" if name == "reader" else " or ".join(_NAMES[kind] for kind in _TYPES[name])
+            raise ReportError(f"{source}: {name} is {expected}; found {str(row[name])[:40]!r}.")
         return cls(**row)
 
     def to_json(self) -> str:
@@ -70,6 +72,14 @@ class Prediction:
 
 _KNOWN = {item.name for item in fields(Prediction)}
 _REQUIRED = {"sample_id", "dataset", "category", "model", "anomalous", "text"}
+_NAMES: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("sample_id", "dataset", "category", "model", "text", "reader"), (str,)),
+    **dict.fromkeys(("anomalous", "truncated"), (bool,)),
+    **dict.fromkeys(("tokens", "seed"), (int,)),
+    **dict.fromkeys(("location", "type"), (str, type(None))),
+    "visibility": (float, int, type(None)),
+}
 
 
 def read_predictions(path: Path) -> list[Prediction]:

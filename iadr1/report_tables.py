@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iadr1.published import ParityRow
+from iadr1.tallies import STATUSES
 
 Report = Mapping[str, Any]
 
@@ -30,6 +31,20 @@ def markdown(report: Report) -> str:
         mean = [_percent(found["mean_balanced_accuracy"]) + _spread(found["seeds"]), _interval(found["mean_balanced_accuracy_ci"])]
         rows.append([model, "**mean**", str(answers), *mean, *[""] * 6])
     return table(header, rows)
+
+
+def markdown_rates(report: Report) -> str:
+    """The further rates of every model and dataset: what a line costs, how the classes correlate, how the answers read."""
+    named = {
+        "macro_balanced_accuracy": "macro balanced accuracy", "overkill": "overkill", "escape": "escape", "precision": "precision", "f1": "F1",
+        "mcc": "MCC", "agreement": "agreement", "tokens": "tokens",
+    }  # fmt: skip
+    rows = [
+        [model, name, *(_percent(entry[key]) for key in named), *(_percent(entry["statuses"][status]) for status in STATUSES)]
+        for model, found in report["models"].items()
+        for name, entry in found["datasets"].items()
+    ]
+    return table(["model", "dataset", *named.values(), *STATUSES], rows)
 
 
 def markdown_classes(report: Report) -> str:

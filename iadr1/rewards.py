@@ -16,27 +16,30 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from iadr1.agreement import conclusion
-from iadr1.defect_types import LONGEST_TEXT, read_type, type_score
+from iadr1.defect_types import LONGEST_TEXT, is_stuffed, read_type, type_score
 from iadr1.errors import DatasetError, ParamsError
 from iadr1.locations import LONGEST_PLACE, Cells, cells
 from iadr1.released import location_score as released_location_score
 from iadr1.released import released_verdict
 from iadr1.released import type_score as released_type_score
 from iadr1.samples import Sample
-from iadr1.verdict import Verdict, word_answer
+from iadr1.verdict import Verdict, status_of, word_answer
 
 Reward = Callable[[Verdict, Sample, int], float | None]
 
 # A location of `strict` earns the overlap of what is said and what is true, from half on.
 LEAST_OVERLAP = 0.5
-# A reasoning that says its first or last this many characters four times is a loop.
+# A reasoning that says its middle or last this many characters four times is a loop.
 LOOP_LENGTH = 20
 
 _WORD = re.compile(r"[^\W\d_]{2}")
 
 
 class Score(NamedTuple):
-    """The rewards of one completion; `total` is their weighted sum (Eq. 9), with None counting as nothing."""
+    """The rewards of one completion; `total` is their weighted sum (Eq. 9), with None counting as nothing.
+
+    `status` is that of `Verdict.parse` under every preset.
+    """
 
     consistency: float | None
     accuracy: float | None
@@ -192,7 +195,7 @@ def scores(
 ) -> list[Score]:
     """The rewards of many completions, each with its sample; linear in their number."""
     chosen = preset_named(preset)
-    weights = chosen.weights if weights is None else weights
+    weights = chosen.weights if weights is None else _known_weights(weights)
     w_consistency, w_accuracy, w_location, w_type = (weights.get(name, 0.0) for name in REWARDS)
     read, together = chosen.read, chosen.together or _one_by_one(chosen.rewards)
     found = []
@@ -200,8 +203,16 @@ def scores(
         verdict = read(completion)
         con, acc, loc, typ = together(verdict, sample, grid)
         total = w_consistency * (con or 0.0) + w_accuracy * (acc or 0.0) + w_location * (loc or 0.0) + w_type * (typ or 0.0)
-        found.append(Score(con, acc, loc, typ, total, verdict.status))
+        status = verdict.status if read is not released_verdict else status_of(completion)
+        found.append(Score(con, acc, loc, typ, total, status))
     return found
+
+
+def _known_weights(weights: Mapping[str, float]) -> Mapping[str, float]:
+    unknown = [name for name in weights if name not in REWARDS]
+    if unknown:
+        raise ParamsError(f"{unknown[0]!r} is not a reward; choose from {', '.join(REWARDS)}. Rewards of your own are for `trl_rewards`.")
+    return weights
 
 
 def _one_by_one(rewards: Mapping[str, Reward]) -> Callable[[Verdict, Sample, int], _Four]:
@@ -330,12 +341,14 @@ def _is_kind(said: str, annotated: str | None) -> bool:
         return False
     if not reading.kinds:
         return type_score(said, annotated) > 0.0
-    return len(reading.coarse) <= max(1, len(read_type(annotated).coarse))
+    return not is_stuffed(reading, read_type(annotated))
 
 
 def _is_reasoning(text: str) -> bool:
     """Whether a reasoning has a word and does not go round in circles."""
-    looped = len(text) > 4 * LOOP_LENGTH and max(text.count(text[:LOOP_LENGTH]), text.count(text[-LOOP_LENGTH:])) >= 4
+    middle = len(text) // 2
+    parts = text[middle : middle + LOOP_LENGTH], text[-LOOP_LENGTH:]
+    looped = len(text) > 4 * LOOP_LENGTH and max(text.count(parts[0]), text.count(parts[1])) >= 4
     return not looped and _WORD.search(text) is not None
 
 

@@ -65,7 +65,11 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines beside `path` and rename, so that a kill leaves the old file or the new one."""
+    """Write lines beside `path` and rename, so that a kill leaves the old file or the new one; a pipe or device is written as it is."""
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(_terminated(lines))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

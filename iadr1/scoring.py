@@ -14,7 +14,7 @@ BATCH = 1000
 
 def scored_lines(path: Path, *, preset: str, grid: int = 3) -> Iterator[str]:
     """The scores of a JSONL file of completions, as JSON lines in the same order."""
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise DatasetError(f'{path}: no such file; give a JSONL file of {{"id", "completion", "solution"}}.')
     with path.open(encoding="utf-8", errors="replace") as lines:
         numbered = enumerate(lines, 1)

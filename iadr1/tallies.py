@@ -116,7 +116,8 @@ class Tally:
             "type_accuracy": percent(self.type_right, self.type_scored),
             "type_score": percent(self.type_points, self.type_scored),
             "agreement": percent(self.agreement_right, self.agreement_scored),
-            "tokens": self.tokens / self.n if self.n else None,
+            # No answer is empty of tokens: none at all were not counted.
+            "tokens": self.tokens / self.n if self.tokens else None,
         }
 
     def to_dict(self) -> dict[str, Any]:

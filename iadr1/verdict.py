@@ -28,17 +28,23 @@ FREE_TEXT_LIMIT = 4000
 # Possessive throughout: no character is looked at twice. A text with another "<" in it takes the general way.
 _WELL_FORMED = re.compile(
     r"\s*+<think>([^<]*+)</think>\s*+(?:<location>([^<]*+)</location>\s*+<type>([^<]*+)</type>\s*+)?+<answer>\s*+(?:(yes)|no)\s*+</answer>\s*+",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _WORD = re.compile(r"[^\W_]++(?:['’][^\W_]++)?+")
 _ANSWERS = {"yes": True, "no": False}
 _PREFIX = re.compile(r"[\s*#\"']*+(?:the\s++)?+(?:final\s++|correct\s++)?+answer(?:\s++is)?+[\s*:\"']++", re.IGNORECASE)
 _OPTION = re.compile(
-    r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$)",
+    r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$|\s++is\s++(?:correct|right|the\s))",
+    re.IGNORECASE,
+)
+# "… so the answer is no.", and a text that ends with a bare "Yes.": not part of a sentence, as in "the answer is no longer clear".
+_STATED = re.compile(
+    r"\b(?:answer|option)\b(?:\s++is)?+[\s*:\"'(]*+(?:(yes)|(no)|((?-i:A))|((?-i:B)))(?=\s*+(?:[.,;:!*\"')}]|because\b|since\b|$))"
+    r"|[.?!:\n][\s*]{0,8}+(?:(yes)|(no))[\s.!*\"'}]*+$",
     re.IGNORECASE,
 )
 # "No doubt there is a defect" does not say no.
-_EMPTY_NO = re.compile(r"no\s++(?:doubt|question|idea|clue|way|comment|answer|wonder)\b", re.IGNORECASE)
+_EMPTY_NO = re.compile(r"no\s++(?:doubt|question|idea|clue|way|comment|answer|wonder|longer)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +61,20 @@ class Verdict:
     @classmethod
     def parse(cls, text: str, *, truncated: bool = False) -> "Verdict":
         """The verdict of a tagged completion; never raises, and takes time linear in the text."""
-        match = _WELL_FORMED.fullmatch(text)
-        if match is not None:
-            think, location, kind, yes = match.groups()
-            think = think.strip()
-            if location is None:
-                if think and yes is None:
-                    return cls(False, None, None, think, "ok", "normal")
-            else:
-                location, kind = location.strip(), kind.strip()
-                if think and yes and location and kind:
-                    return cls(True, location, kind, think, "ok", "anomalous")
-        return _general(text, truncated)
+        blocks = _well_formed(text)
+        if blocks is None:
+            return _general(text, truncated)
+        think, location, kind = blocks
+        return cls(location is not None, location, kind, think, "ok", "normal" if location is None else "anomalous")
 
     @classmethod
     def read(cls, text: str, *, truncated: bool = False) -> "Verdict":
         """The verdict of a base model's free text: tags when it has answer tags, else yes and no as words, or the letter of an option."""
-        if "<answer>" in text.lower():
+        lowered = _lowered(text)
+        thought = lowered.rfind("</think>")
+        if "<answer>" in lowered or (thought < 0 and "<think>" in lowered):
             return cls.parse(text, truncated=truncated)
-        anomalous, status = free_answer(text)
+        anomalous, status = free_answer(text[thought + len("</think>") :] if thought >= 0 else text)
         if anomalous is None and truncated:
             status = "truncated"
         return cls(anomalous, None, None, text.strip() or None, status)
@@ -90,6 +91,24 @@ class Verdict:
         if self.status == "ok":
             return "anomalous" if self.anomalous else "normal"
         return self.layout
+
+
+def status_of(text: str) -> Status:
+    """The status that `Verdict.parse` gives a text."""
+    return "ok" if _well_formed(text) is not None else _general(text, False).status
+
+
+def _well_formed(text: str) -> tuple[str, str | None, str | None] | None:
+    """Reasoning, location and type of a well-formed text without another "<" in it; None sends the text the general way."""
+    match = _WELL_FORMED.fullmatch(text)
+    if match is None:
+        return None
+    think, location, kind, yes = match.groups()
+    think = think.strip()
+    if location is None:
+        return (think, None, None) if think and yes is None else None
+    location, kind = location.strip(), kind.strip()
+    return (think, location, kind) if think and yes and location and kind else None
 
 
 def _tagless(content: str) -> str:
@@ -114,8 +133,7 @@ def _tags(text: str) -> list[_Tag]:
     """All tags in order of place, at most TAG_LIMIT of a kind."""
     if "<" not in text:
         return []
-    # Lower-casing İ makes two characters of it, and every place after it would be wrong.
-    lowered = text.replace("\u0130", "I").lower()
+    lowered = _lowered(text)
     found = []
     for name in TAGS:
         for literal, closing in ((f"<{name}>", False), (f"</{name}>", True)):
@@ -126,6 +144,11 @@ def _tags(text: str) -> list[_Tag]:
                 found.append(_Tag(at, at + len(literal), name, closing))
                 at = lowered.find(literal, at + len(literal))
     return sorted(found)
+
+
+def _lowered(text: str) -> str:
+    """The text in lower case with every character at its place: İ would become two, and the Kelvin sign the k of a tag."""
+    return text.replace("\u0130", "?").replace("\u212a", "?").lower()
 
 
 def _general(text: str, truncated: bool) -> Verdict:
@@ -231,10 +254,13 @@ def free_answer(text: str) -> tuple[bool | None, Status]:
         return (None, "ambiguous") if said is (not chosen) else (chosen, "ok")
     if status == "ambiguous":
         return None, status
+    stated = {bool(found[1] or found[3] or found[5]) for found in _STATED.finditer(text[-FREE_TEXT_LIMIT:])}
+    if len(stated) > 1:
+        return None, "ambiguous"
     from iadr1.agreement import conclusion
 
-    stated = conclusion(text[:FREE_TEXT_LIMIT])
-    return (None, "unreadable") if stated is None else (stated, "malformed")
+    concluded = stated.pop() if stated else conclusion(text[:FREE_TEXT_LIMIT])
+    return (None, "unreadable") if concluded is None else (concluded, "malformed")
 
 
 def _leading_answer(text: str) -> tuple[bool | None, Status]:

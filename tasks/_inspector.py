@@ -4,7 +4,7 @@ mlflow.pyfunc.load_model("models:/iad-r1@staging").predict(pandas.DataFrame({"im
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -13,6 +13,9 @@ from iadr1 import prompts
 from iadr1.engines import ENGINES
 from iadr1.samples import Sample
 from iadr1.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas
 
 ANSWERS = {True: "Yes", False: "No", None: None}
 
@@ -24,7 +27,8 @@ class Inspector(PythonModel):
         """Load the weights that were registered, with the settings they were evaluated with."""
         self.engine = ENGINES["transformers"](Path(context.artifacts["model"]), **context.model_config)
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads annotations as a schema
+    # MLflow reads the annotation of the input as its schema.
+    def predict(self, context, model_input, params=None) -> "pandas.DataFrame":  # type: ignore[no-untyped-def]
         """A row of answers for each path in the column `image`."""
         import pandas
 

@@ -54,6 +54,14 @@ def test_a_bad_row_ends_with_one_line_and_no_output(tmp_path, capsys, row, messa
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+def test_score_writes_into_a_pipe_and_leaves_devices_alone(tmp_path):
+    rows = [{"id": 1, "completion": GOLD, "solution": SOLUTION}]
+    command = f"cat {lines(tmp_path / 'in.jsonl', *rows)} | {sys.executable} -m iadr1.cli score --input /dev/stdin --output /dev/stdout --preset paper"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, json.loads(done.stdout)["total"]) == (0, 4.0)
+    assert Path("/dev/stdout").is_symlink()
+
+
 def test_missing_files_are_named(tmp_path, capsys):
     assert main(["score", "--input", "none.jsonl", "--output", str(tmp_path / "o"), "--preset", "paper"]) == 1
     assert main(["report", "none.jsonl"]) == 1
@@ -85,7 +93,8 @@ def test_report_forms(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == 2 and set(found["models"]) == {"base", "pa_sft", "sc_grpo"} and found["comparison"]["first"] == "pa_sft"
     assert main(["report", PREDICTIONS, "--markdown"]) == 0
-    assert "| bottle |" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "| bottle |" in text and all(rate in text for rate in ("macro balanced accuracy", "overkill", "escape", "MCC", "truncated"))
     assert main(["report", PREDICTIONS, "--csv"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[:2] == ["# base", ",Anomaly Detection,Average"] and rows[2].startswith("mvtec,55.") and rows[4].startswith("Average,")

@@ -47,6 +47,10 @@ ROOT = Path(__file__).parents[1]
         ("hole damage deformation abrasion", "hole", 0.0),
         ("scratch, stain", "scratch", 0.0),  # one of two is a bet
         ("scratch " * 40, "scratch", 0.0),
+        ("stain or rust", "rust", 0.6),  # a bet within one coarse type is worth that type
+        ("stain, dirt, rust", "rust", 0.0),
+        ("contamination (rust)", "rust", 0.85),  # a coarse type and one of its own is no bet
+        ("contamination stain dirt impurity discoloration rust", "rust", 0.0),
     ],
 )
 def test_equation_5_levels(predicted, expected, points):
@@ -74,6 +78,7 @@ def test_fine_types_belong_to_coarse_ones(name, expected):
     "folder, expected",
     [
         ("blowhole", "hole"), ("break", "breakage"), ("crack", "crack"), ("fray", "fraying"), ("uneven", "uneven surface"),
+        ("discolor", "discoloration"), ("misshape", "deformation"), ("stuck", "deformation"),
         ("major_rust", "rust"), ("total_rust", "rust"), ("scratches", "scratch"), ("hole", "hole"), ("parts_mismatch", "misalignment"),
         ("bend_and_parts_mismatch", "bend"), ("defective_painting", "paint fault"), ("flattening", "squeeze"),
         ("pitting", "pit"), ("pitting_kgt", "pit"), ("broken", "breakage"), ("broken_nomask", "breakage"), ("damaged", "damage"),

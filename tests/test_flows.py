@@ -116,18 +116,18 @@ def test_stopping_a_stage_stops_everything_that_it_started(dvc_project):
     Path("slow.py").write_text(SLOW)
     Path("dvc.yaml").write_text("stages: {fetch: {cmd: python slow.py, outs: [fetched.txt]}}")
     process = subprocess.Popen([sys.executable, "-c", RUNNER], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    wait_for(lambda: Path("pid").is_file() and Path("pid").read_text())
+    assert comes_true(lambda: Path("pid").is_file() and Path("pid").read_text())
     stage = int(Path("pid").read_text())
     process.send_signal(signal.SIGTERM)
     process.wait(60)
-    wait_for(lambda: not is_running(stage))
+    assert comes_true(lambda: not is_running(stage))
 
 
-def wait_for(fact, seconds=120):
+def comes_true(fact, seconds=120):
     deadline = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < deadline
+    while not fact() and time.monotonic() < deadline:
         time.sleep(0.1)
+    return bool(fact())
 
 
 def is_running(pid):

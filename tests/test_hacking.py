@@ -5,6 +5,7 @@ import pytest
 from iadr1.rewards import score
 from iadr1.samples import Sample
 
+RUST = Sample("r", "made", "plate", ("r.png",), True, "top left", "rust")
 SCRATCH = Sample("s", "made", "plate", ("s.png",), True, "top left", "scratch")
 HOLE = Sample("h", "made", "plate", ("h.png",), True, "center", "hole")
 NORMAL = Sample("n", "made", "plate", ("n.png",), False)
@@ -36,7 +37,8 @@ LOCATIONS = [
 # Every kind at once, no kind, or what the released code pays for; answer and place are right.
 KINDS = [
     ", ".join(EIGHT), " ".join(EIGHT), " or ".join(EIGHT), "/".join(EIGHT), "scratch, hole", "hole scratch", "scratch or stain", "scratch and dent",
-    "scratch hole dent stain crack", "scratch; contamination; missing parts", ".", "!!!", "-", "?", "a", "e", "s", "sc", "tch", "no scratch",
+    "scratch hole dent stain crack", "scratch; contamination; missing parts",
+    "scratch score mark groove hole", "scratch mark, dirt", ".", "!!!", "-", "?", "a", "e", "s", "sc", "tch", "no scratch",
     "not a scratch", "scratch-free", "without scratch", "never a scratch", "defect", "anomaly", "abnormal", "fault", "issue", "problem", "unknown",
     "unspecified", "other", "some defect", "surface", "surface anomaly", "surface anomalies", "structural anomaly", "any anomaly", "normal", "good",
     "none", "yes", "type", "whole surface", "stainless steel", "scratchless", "scratch " * 30, "lorem ipsum dolor", "0", "the image shows a product",
@@ -62,7 +64,9 @@ FORMS = [
 # Reasoning that is none, goes round in circles, or concludes the opposite.
 REASONINGS = [
     ".", "...", "-", "?", "a", "1", "1 2 3 4", "…", "_____", "😀", "scratch " * 40, "the " * 200, "A line crosses the grain. " * 12, "yes" * 60,
-    "I look closely at every corner of the part. " + "There is a line. " * 30, "There is no defect.", "No scratch or other damage can be seen.",
+    "I look closely at every corner of the part. " + "There is a line. " * 30,
+    "I look closely at every corner. " + "There is a line. " * 30 + "It crosses the grain from one side.",
+    "There is no defect.", "No scratch or other damage can be seen.",
     "The part is free of defects.", "A line is visible, but it is no defect.", "Everything looks normal.", "The surface is intact.",
     "There are no anomalies. The product is not damaged.", "defect-free", "I don't see any flaw.",
 ]  # fmt: skip
@@ -88,6 +92,13 @@ def test_there_are_more_than_a_hundred_of_them_and_all_differ():
 @pytest.mark.parametrize("text", ANOMALOUS)
 def test_no_hack_on_an_anomalous_image_beats_an_honest_wrong_answer(text):
     assert score(text, SCRATCH, preset="strict").total <= score(no(), SCRATCH, preset="strict").total == 1.0
+
+
+@pytest.mark.parametrize(
+    "kind", ["stain, dirt, rust", "contamination stain dirt impurity discoloration rust", "rust or stain or glue or mold"]
+)
+def test_a_list_of_one_coarse_types_kinds_is_a_hack_too(kind):
+    assert score(yes(kind=kind), RUST, preset="strict").total <= 1.0
 
 
 @pytest.mark.parametrize("text", GOOD)

@@ -51,9 +51,16 @@ TL, TC, TR, CL, C, CR, BL, BC, BR = [(row, column) for row in range(3) for colum
         ("upper third", {TL, TC, TR}),
         ("entire left side", {TL, CL, BL}),
         ("corners", {TL, TR, BL, BR}),
+        ("upper corners", {TL, TR}),
+        ("left corners", {TL, BL}),
+        ("bottom left and right corners", {BL, BR}),
+        ("left and right corners", {TL, TR, BL, BR}),
+        ("middle of the bottom row", {BC}),
+        ("center of the top edge", {TC}),
         ("near the edge", {TL, TC, TR, CL, CR, BL, BC, BR}),
         ("left, not right", {CL}),
         ("everywhere except the center", {TL, TC, TR, CL, CR, BL, BC, BR}),
+        ("everywhere but the center", {TL, TC, TR, CL, CR, BL, BC, BR}),
         ("not top but bottom", {BC}),
         ("whole image", {TL, TC, TR, CL, C, CR, BL, BC, BR}),
     ],
@@ -65,6 +72,7 @@ def test_words_name_cells(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["", "unknown", "none", "n/a", "bright spot", "flower", "laptop", "rightful copyright", "not left", "not in the center", "nowhere",
+     "nowhere near the top", "a scratch left by a tool", "half of the image", "a third of the surface", "a quarter", "row 2, column 3", "second row",
      "top, bottom, left, right, center", "top left, top center, top right, center left, center", "left " * 500, "."],
 )  # fmt: skip
 def test_words_that_name_no_place_have_no_cells(text):

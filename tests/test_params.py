@@ -83,7 +83,9 @@ def test_a_missing_file_is_told_with_what_to_do(tmp_path):
 def test_every_shipped_experiment_gives_parameters_that_load(path):
     from tasks._experiment import overlaid
 
-    parse(overlaid(TREE, read(path), source=path.name), source=path.name)
+    changes = read(path)
+    params = parse(overlaid(TREE, changes, source=path.name), source=path.name)
+    assert params != parse(TREE, source="params.yaml") and changes.keys() <= TREE.keys()
 
 
 def test_reading_parameters_does_not_import_the_trainers():

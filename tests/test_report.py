@@ -61,8 +61,15 @@ def test_errors_say_what_to_do(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"sample_id": 1}\n')
     with pytest.raises(ReportError, match=r"bad.jsonl:1: a prediction has"):
         read_predictions(tmp_path / "bad.jsonl")
-    with pytest.raises(ReportError, match="anomalous is true or false"):
-        Prediction.from_json(replace(small()[0], anomalous="yes").to_json())
+    for wrong, said in {
+        "anomalous": "anomalous is true or false; found 'yes'",
+        "tokens": "tokens is a whole number",
+        "type": "type is a text or null",
+    }.items():
+        with pytest.raises(ReportError, match=said):
+            Prediction.from_json(replace(small()[0], **{wrong: "yes" if wrong != "type" else 3}).to_json())
+    with pytest.raises(ReportError, match="reader is tags or free; found 'x'"):
+        Prediction.from_json(replace(small()[0], reader="x").to_json())
     with pytest.raises(ReportError, match="answered twice by sc_grpo"):
         EvalReport.of(small() + small()[:1])
     with pytest.raises(ReportError, match="schema 7"):
@@ -164,3 +171,7 @@ def test_statuses_and_lengths_are_reported():
     row = EvalReport.of(predictions).to_dict()["models"]["sc_grpo"]["datasets"]["mvtec"]
     assert row["statuses"] == {"ok": 20.0, "malformed": 20.0, "ambiguous": 20.0, "truncated": 20.0, "unreadable": 20.0}
     assert (row["unreadable"], row["tokens"]) == (60.0, 20.0)
+
+
+def test_lengths_that_nobody_counted_are_not_zero():
+    assert EvalReport.of(small()).to_dict()["models"]["sc_grpo"]["datasets"]["mvtec"]["tokens"] is None

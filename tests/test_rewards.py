@@ -73,6 +73,16 @@ def test_an_unknown_reward_is_refused_by_name():
         TrlReward("type", "papers")
 
 
+def test_a_weight_of_no_reward_is_refused():
+    with pytest.raises(ParamsError, match="'acuracy' is not a reward; choose from consistency, accuracy, location, type"):
+        score(tagged("Yes"), SCRATCH, weights={"acuracy": 1.0})
+
+
+@pytest.mark.parametrize("text, status", [(tagged("Yes"), "ok"), ("x" + tagged("Yes"), "malformed"), (tagged("maybe"), "unreadable")])
+def test_the_status_is_that_of_the_one_grammar_under_every_preset(text, status):
+    assert {score(text, SCRATCH, preset=preset).status for preset in PRESETS} == {status}
+
+
 def test_presets_have_the_four_rewards():
     assert all(list(preset.rewards) == ["consistency", "accuracy", "location", "type"] for preset in PRESETS.values())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iadr1.verdict import TAGS, Verdict
+from iadr1.verdict import TAGS, Verdict, _general
 
 NORMAL = "<think>even grain</think><answer>No</answer>"
 ANOMALOUS = "<think>a dark line</think><location>top left</location><type>scratch</type><answer>Yes</answer>"
@@ -119,6 +119,16 @@ def test_a_cut_text_is_truncated_unless_it_is_whole():
         ("yes or no", None, "ambiguous"),
         ("I cannot tell.", None, "unreadable"),
         ("Not sure.", None, "unreadable"),
+        ("Are there any defects? No", False, "malformed"),  # the question is no statement
+        ("Is there a scratch?", None, "unreadable"),
+        ("I see a label. The answer is no.", False, "malformed"),
+        ("It is bent, so the answer is: **Yes**", True, "malformed"),
+        ("The answer is no longer clear.", None, "unreadable"),
+        ("Option B is correct.", False, "ok"),
+        ('{"answer": "yes"}', True, "malformed"),
+        ("I first think: the answer is yes. Then: the answer is A. No: answer: B.", None, "ambiguous"),
+        ("<think>Could be no scratch.</think>Yes", True, "ok"),  # what follows a base model's reasoning
+        ("<think>There is a scratch", None, "truncated"),
         ("", None, "unreadable"),
         ("<think>a</think><answer>No</answer>", False, "ok"),  # tags first
     ],
@@ -152,6 +162,21 @@ def test_parse_never_raises_and_an_ok_verdict_is_whole(text, truncated):
     assert (verdict.anomalous is None) == (verdict.status in ("ambiguous", "truncated", "unreadable"))
 
 
+@given(
+    st.lists(PIECES | st.sampled_from(["<thin\u212a>", "<an\u017fwer>", "</an\u017fwer>", "ye\u017f", "\u00a0"]), max_size=10).map("".join)
+)
+def test_a_text_is_read_the_same_by_the_short_way_and_the_general_one(text):
+    assert Verdict.parse(text) == _general(text, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<thin\u212a>a</thin\u212a><answer>No</answer>", "<th\u0130nk>a</th\u0130nk><answer>No</answer>", NORMAL.replace("s", "\u017f")],
+)
+def test_a_tag_is_of_ascii_letters(text):
+    assert Verdict.parse(text).status != "ok"
+
+
 RUNAWAYS = [
     "No</answer>",
     "<",
@@ -167,6 +192,9 @@ RUNAWAYS = [
     "İ",
     "<think>a</think>",
     ". ",
+    "\n",
+    "answer ",
+    ".yes",
 ]
 
 
