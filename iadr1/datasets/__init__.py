@@ -6,9 +6,10 @@ from a word in a path. What masks say (location, visibility) is added later by `
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from iadr1.datasets.folders import IMAGES, NAMED, NORMAL, refuse
 from iadr1.datasets.readers import btad, dagm, ds_mvtec, mvtec, real_iad, sdd, sdd2, visa
@@ -44,8 +45,8 @@ def samples_of(layout: str, root: Path, dataset: str) -> list[Sample]:
     samples = listed(layout, root, dataset)
     if not samples:
         raise DatasetError(f"{dataset}: no images in {root} where layout {layout} expects them ({LAYOUTS[layout].__doc__}).")
-    for fault, found, do in faults_of(samples, dataset):
-        refuse(f"{dataset}: {fault}", found, do=do)
+    for fault in faults_of(samples):
+        refuse(f"{dataset}: {fault.what}", fault.found, do=fault.do)
     return samples
 
 
@@ -58,17 +59,42 @@ def listed(layout: str, root: Path, dataset: str) -> list[Sample]:
     return sorted(LAYOUTS[layout](root, dataset), key=lambda sample: sample.id)
 
 
-def faults_of(samples: Sequence[Sample], dataset: str) -> Iterator[tuple[str, list[str], str]]:
-    """What makes a listing unfit, as (fault, where it was found, what to do); nothing is opened."""
-    shared = [sample_id for sample_id, count in Counter(sample.id for sample in samples).items() if count > 1]
-    yield "two images have the same name but for the ending", shared, "Rename or remove one of each."
+class Fault(NamedTuple):
+    """What makes a listing unfit: its kind, in words, where it was found (nowhere: there is none), and what to do."""
+
+    kind: str
+    what: str
+    found: list[str]
+    do: str
+
+
+def faults_of(samples: Sequence[Sample]) -> list[Fault]:
+    """Every kind of fault that shows without opening a file."""
+    names = Counter(sample.id for sample in samples)
     there = _Present()
     images = [path for sample in samples for path in sample.images if path not in there]
-    yield "files that its annotation names are missing", images, "Complete the download, or remove the category from the annotation."
     lacking = [f"{sample.images[-1]}; expected {sample.mask}" for sample in samples if sample.mask and sample.mask not in there]
-    drawn = any(f"/{MASKS}/" in line for line in lacking)
-    do = "Draw them: `iadr1 data masks FOLDER`." if drawn else "Add the masks, or remove the images."
-    yield "no mask for defective images", lacking, do
+    undrawn = any(f"/{MASKS}/" in line for line in lacking)
+    return [
+        Fault(
+            "same-name",
+            "two images have the same name but for the ending",
+            [name for name, count in names.items() if count > 1],
+            "Rename or remove one of each.",
+        ),
+        Fault(
+            "missing-file",
+            "files that its annotation names are missing",
+            images,
+            "Complete the download, or remove the category from the annotation.",
+        ),
+        Fault(
+            "missing-mask",
+            "no mask for defective images",
+            lacking,
+            "Draw them: `iadr1 data masks FOLDER`." if undrawn else "Add the masks, or remove the images.",
+        ),
+    ]
 
 
 class _Present:

@@ -25,14 +25,24 @@ from iadr1.samples import Sample
 
 def real_iad(root: Path, dataset: str) -> list[Sample]:
     """realiad_jsons/CATEGORY.json and CATEGORY/{OK,NG/…}/S0001/IMAGE"""
-    samples: list[Sample] = []
+    # A defective part also has views that do not show the defect: they carry no mask and are neither normal nor defective.
+    return [sample for sample in _real_iad_views(root, dataset) if sample.mask or not sample.anomalous]
+
+
+def hidden_parts(root: Path, dataset: str) -> list[str]:
+    """The defective parts of Real-IAD whose defect no view shows."""
+    views = [sample for sample in _real_iad_views(root, dataset) if sample.anomalous]
+    shown = {sample.physical for sample in views if sample.mask}
+    return sorted({str(sample.physical) for sample in views} - shown)
+
+
+def _real_iad_views(root: Path, dataset: str) -> Iterator[Sample]:
     for file in sorted((root / "realiad_jsons").rglob("*.json")):
         content = _json(file)
         folder = _real_iad_images(root, content["meta"].get("prefix", f"{file.stem}/"))
         for split in ("train", "test"):
-            samples += [_real_iad_sample(entry, folder, dataset, split, content["meta"]["normal_class"]) for entry in content[split]]
-    # A defective part also has views that do not show the defect: they carry no mask and are neither normal nor defective.
-    return [sample for sample in samples if sample.mask or not sample.anomalous]
+            for entry in content[split]:
+                yield _real_iad_sample(entry, folder, dataset, split, content["meta"]["normal_class"])
 
 
 def _real_iad_images(root: Path, prefix: str) -> Path:
