@@ -25,7 +25,6 @@ Severity = Literal["error", "warning", "note"]
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 LONG = 260  # characters: what other systems and archives still take
-LIKENESS = 0.98
 TABLES = {  # columns that the readers need, by the name of the file
     "manifest.csv": ("path", "group"),
     "1cls.csv": ("object", "split", "label", "image", "mask"),
@@ -271,7 +270,7 @@ def _near_duplicates(samples: Iterable[Sample], facts: Mapping[str, Facts]) -> I
             parts[sample.dataset, sample.category].setdefault(split_of(sample), []).append(sample)
     for part in parts.values():
         small = {split: [facts[sample.images[-1]].small for sample in part[split]] for split in ("train", "test")}
-        for one, other, likeness in alike(small["test"], small["train"], at_least=LIKENESS):
+        for one, other, likeness in alike(small["test"], small["train"]):
             test, train = part["test"][one].images[-1], part["train"][other].images[-1]
             if facts[test].sha256 != facts[train].sha256:
                 yield Finding("near-duplicate", test, f"{likeness:.3f} alike: {train}")

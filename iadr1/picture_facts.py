@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SIDE = 32  # pixels a side of the small grey picture by which near duplicates are found
 ENOUGH = 8  # from this many pictures on, what they share (the product, its place) is taken off before they are compared
+LIKENESS, LIKENESS_OF_FEW = 0.98, 0.999  # from which on two pictures count as one; fewer of one product all look alike
 FLAT = 0.5  # levels: a picture that differs less from what is shared has nothing to compare
 UPRIGHT = 1  # the EXIF orientation of a picture that needs no turning
 
@@ -83,7 +84,7 @@ def _traits(image: "Image.Image") -> "list[str]":
     return [trait for trait, there in found.items() if there]
 
 
-def alike(ones: list[bytes], others: list[bytes], *, at_least: float) -> list[tuple[int, int, float]]:
+def alike(ones: list[bytes], others: list[bytes]) -> list[tuple[int, int, float]]:
     """Pairs (index in `ones`, index in `others`, likeness up to 1) of small pictures of one product that look the same from afar.
 
     Parts photographed at one place all look alike; what two pictures have in common beyond that tells that they are of one photograph.
@@ -94,6 +95,7 @@ def alike(ones: list[bytes], others: list[bytes], *, at_least: float) -> list[tu
         return []
     pictures = np.frombuffer(b"".join([*ones, *others]), np.uint8).reshape(-1, SIDE * SIDE).astype(np.float32)
     pictures -= pictures.mean(axis=1, keepdims=True)
+    least = LIKENESS if len(pictures) >= ENOUGH else LIKENESS_OF_FEW
     if len(pictures) >= ENOUGH:
         pictures -= pictures.mean(axis=0)
     lengths = np.linalg.norm(pictures, axis=1, keepdims=True)
@@ -102,6 +104,6 @@ def alike(ones: list[bytes], others: list[bytes], *, at_least: float) -> list[tu
     found = []
     for start in range(0, len(first), 1024):
         likeness = first[start : start + 1024] @ second.T
-        rows, columns = np.nonzero(likeness >= at_least)
+        rows, columns = np.nonzero(likeness >= least)
         found += [(start + int(row), int(column), float(likeness[row, column])) for row, column in zip(rows, columns, strict=True)]
     return found

@@ -36,6 +36,7 @@ def test_either_known_form_of_a_set_is_right() -> None:
 
 def test_ones_own_products_have_no_known_totals() -> None:
     assert differences("mvtec", listing("my_part", train_normal=3)) == []
+    assert differences("mvtec", listing("screw", train_normal=3)) == []
     assert differences("coco", listing("my_part", train_normal=3)) == []
 
 

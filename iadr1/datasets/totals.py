@@ -9,6 +9,7 @@ from typing import Any
 from iadr1.samples import Sample
 
 PARTS = ("train normal", "train defective", "test normal", "test defective")
+GENERIC = "mvtec"
 
 Counts = Sequence[int | None]
 
@@ -16,8 +17,14 @@ Counts = Sequence[int | None]
 def differences(layout: str, samples: Sequence[Sample]) -> list[str]:
     """Where a listing differs from the nearest known form of its layout, with both numbers; nothing for categories of other names."""
     found = _counted(samples)
-    forms = [list(_compared(form, found)) for form in _known().get(layout, []) if form["categories"].keys() & found.keys()]
+    forms = [list(_compared(form, found)) for form in _known().get(layout, []) if _is_of(form, found, layout)]
     return min(forms, key=len, default=[])
+
+
+def _is_of(form: Mapping[str, Any], found: Mapping[str, Any], layout: str) -> bool:
+    """Whether the categories are those of a public set; of a layout that anyone's folder may have, half of them have to be there."""
+    shared = len(form["categories"].keys() & found.keys())
+    return shared > 0 and (layout != GENERIC or 2 * shared >= len(form["categories"]))
 
 
 def _compared(form: Mapping[str, Any], found: Mapping[str, Sequence[int]]) -> Iterator[str]:
