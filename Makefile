@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock check bench-core bench-train backbone ui clean
+.PHONY: help setup run test lint lock check bench-core bench-data bench-train backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: ## Check that the parts of .venv import and start
 
 bench-core: setup ## Measure how fast completions are scored and reports made
 	@$(BIN)/python benchmarks/bench_core.py
+
+bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 samples
+	@$(BIN)/python benchmarks/bench_data.py
 
 bench-train: setup ## Measure training and generation against a bare loop and TRL as it comes
 	@$(BIN)/python benchmarks/bench_train.py

@@ -1,4 +1,4 @@
-"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text."""
+"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text, look after data."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iadr1.cli_data import add_data
 from iadr1.errors import Iadr1Error
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 1 for an error in the input and 2 for one of usage."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except Iadr1Error as error:
         print(f"iadr1: {error}", file=sys.stderr)
         return 1
@@ -29,7 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"iadr1: {error.filename or 'output'}: {error.strerror}.", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands.add_parser("report", help="rates, intervals and comparisons from predictions"))
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
+    add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     return parser
 
 

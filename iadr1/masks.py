@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.errors import DatasetError
+from iadr1.images import decoding, open_image
 from iadr1.locations import mask_words
 from iadr1.samples import Sample
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
 SIZES = ((0.005, "tiny"), (0.02, "small"), (0.08, "medium"), (1.0, "large"))  # upper limits of the area share
 SHAPES = ((1.8, "round"), (4.0, "oval"), (float("inf"), "long"))  # upper limits of length / width
@@ -31,18 +31,18 @@ class Region:
 
 
 def read_image(path: str | Path) -> "np.ndarray":
-    """The pixels of an image file as RGB [H, W, 3] of 0-255, whatever its mode; raises DatasetError when it cannot be decoded."""
+    """The pixels of an image file as RGB [H, W, 3] of 0-255, upright, whatever its mode; raises DatasetError when it cannot be decoded."""
     import numpy as np
 
-    return np.asarray(_decoded(path, mode="RGB"))
+    return np.asarray(open_image(path))
 
 
 def read_mask(path: str | Path) -> "np.ndarray":
     """The pixels of a mask file that are not zero (in any band but alpha), as booleans [H, W]; raises DatasetError as `read_image` does."""
     import numpy as np
 
-    image = _decoded(path)
-    values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "CMYK", "PA") else image)
+    with decoding(path) as image:
+        values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "CMYK", "PA") else image)
     return np.asarray(values if values.ndim == 2 else values.max(axis=2)).astype(bool)
 
 
@@ -89,24 +89,6 @@ def contrast(image: "np.ndarray", mask: "np.ndarray") -> "np.ndarray":
 
     ring = _grown(mask, max(2, min(mask.shape) // RING)) & ~mask
     return image[mask].mean(axis=0) - np.median(image[ring], axis=0) if ring.any() else np.zeros(image.shape[2])
-
-
-def _decoded(path: str | Path, mode: str | None = None) -> "Image.Image":
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.convert(mode) if mode else image
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: no such file. Re-run `dvc repro fetch`.") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # what Pillow raises for broken files of different formats
-        raise DatasetError(f"{path}: cannot be read as an image ({error}). Replace or remove it.") from error
 
 
 def _size(pixels: "np.ndarray") -> str:

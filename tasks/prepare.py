@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from iadr1.datasets import TRAINING_SPLITS, class_of, refuse, samples_of, split_of, with_references
+from iadr1.datasets.totals import differences
 from iadr1.errors import DatasetError
 from iadr1.expert_ad import chain
 from iadr1.masks import Region, measured
@@ -98,6 +99,8 @@ def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sampl
 def _read(name: str, source: Source, work: Workspace) -> list[Sample]:
     """The samples of a data set but for those that the parameters exclude, with the types that the parameters state."""
     samples = samples_of(source.layout, work.raw / source.folder, name)
+    for line in differences(source.layout, samples):
+        print(f"prepare: warning: {name}: {line}.")
     unknown = sorted(set(source.exclude) - {sample.id for sample in samples})
     refuse(f"{name}: ids to exclude that no image has", unknown, do="Correct `exclude` in the parameters.")
     if source.exclude:

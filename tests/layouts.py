@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from iadr1.datasets.shapes import draw_masks
+
 
 def picture(path: Path, *, grey: int | None = None, side: int = 24) -> Path:
     """Noise that no two paths share, or one grey everywhere."""
@@ -121,6 +123,64 @@ def sdd_rearranged(root: Path) -> None:
     """Two folders."""
     picture(root / "test/good/kos01_Part0_0.png")
     picture(root / "test/defect/kos01_Part5_0.png")
+
+
+def sdd2(root: Path) -> None:
+    """A label image beside each photograph, empty where it is normal."""
+    for name, empty in (("train/10000", True), ("train/10001", False), ("test/20000", True), ("test/20001", False)):
+        picture(root / f"{name}.png")
+        mask(root / f"{name}_GT.png", empty=empty)
+
+
+def btad(root: Path) -> None:
+    """One product, whose normal images are called ok; its masks end as they like."""
+    for name in ("train/ok/0000", "test/ok/0001", "test/ko/0002"):
+        picture(root / "01" / f"{name}.bmp")
+    mask(root / "01/ground_truth/ko/0002.png")
+
+
+def coco(root: Path) -> None:
+    """Boxes, polygons and run lengths in two files, and an image without any."""
+    kinds = [{"id": 7, "name": "scratch"}, {"id": 8, "name": "hole"}]
+    shapes = {
+        "box": [{"category_id": 7, "bbox": [2, 3, 4, 5], "segmentation": []}],
+        "two": [
+            {"category_id": 7, "bbox": [0, 0, 1, 1], "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]},
+            {"category_id": 8, "bbox": [10, 10, 4, 4]},
+        ],
+        "none": [],
+        "runs": [{"category_id": 8, "bbox": [0, 0, 1, 1], "segmentation": {"size": [24, 24], "counts": [26, 4, 546]}}],
+    }
+    for split, names in (("train2017", ("box", "two", "none")), ("val2017", ("runs",))):
+        for name in names:
+            picture(root / split / f"{name}.jpg")
+        images = [{"id": number, "file_name": f"{name}.jpg", "width": 24, "height": 24} for number, name in enumerate(names)]
+        entries = [shape | {"image_id": number} for number, name in enumerate(names) for shape in shapes[name]]
+        content = {"images": images, "annotations": entries, "categories": kinds}
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    draw_masks(root)
+
+
+def yolo(root: Path) -> None:
+    """A box, a polygon, and an image without lines."""
+    (root / "labels").mkdir(parents=True)
+    for split, name, line in (("train", "a", "1 0.25 0.25 0.25 0.5\n"), ("train", "b", ""), ("val", "c", "0 0.5 0.5 1 0.5 1 1")):
+        picture(root / "images" / split / f"{name}.png")
+        (root / "labels" / split).mkdir(exist_ok=True)
+        (root / "labels" / split / f"{name}.txt").write_text(line)
+    (root / "data.yaml").write_text("names: [hole, scratch]\n")
+    draw_masks(root)
+
+
+def yolo_by_split(root: Path) -> None:
+    """The splits outside, as some exporters have them; an image without a file of lines is normal."""
+    picture(root / "train/images/a.png")
+    picture(root / "valid/images/b.png")
+    for split in ("train", "valid"):
+        (root / split / "labels").mkdir()
+    (root / "valid/labels/b.txt").write_text("3 0.5 0.5 0.5 0.5\n")
+    draw_masks(root)
 
 
 def parts(root: Path, *, normal: int = 30, defects: int = 20, tests: int = 4, category: str = "bolt") -> None:

@@ -24,11 +24,16 @@ NATIVE = {
     "dagm": (layouts.dagm, {("train", False): 1, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
     "dtd": (layouts.dtd, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
     "sdd": (layouts.sdd, {("test", False): 2, ("test", True): 1}),
+    "sdd2": (layouts.sdd2, {("train", False): 1, ("train", True): 1, ("test", False): 1, ("test", True): 1}),
+    "btad": (layouts.btad, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
+    "coco": (layouts.coco, {("train", False): 1, ("train", True): 2, ("test", True): 1}),
+    "yolo": (layouts.yolo, {("train", False): 1, ("train", True): 1, ("test", True): 1}),
 }
 REARRANGED = {
     "visa": (layouts.visa_folders, {("train", False): 1, ("test", False): 1, ("test", True): 1}),
     "dagm": (layouts.dagm_rearranged, {("test", False): 1, ("test", True): 1}),
     "sdd": (layouts.sdd_rearranged, {("test", False): 1, ("test", True): 1}),
+    "yolo": (layouts.yolo_by_split, {("train", False): 1, ("test", True): 1}),
 }
 
 
