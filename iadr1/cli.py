@@ -1,4 +1,4 @@
-"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text."""
+"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text, build Expert-AD."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.errors import Iadr1Error
+from iadr1.expert_ad.command import add_commands
 
 if TYPE_CHECKING:
     from iadr1.report import Prediction
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands.add_parser("report", help="rates, intervals and comparisons from predictions"))
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
+    add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
 
 
