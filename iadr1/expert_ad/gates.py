@@ -17,6 +17,7 @@ from iadr1.samples import Sample
 from iadr1.verdict import Verdict
 
 WORDS = (12, 150)  # the shortest and the longest chain
+LONGEST = 4000  # letters; what is longer has too many words, and is read no further
 SAME = 0.9  # two chains that share this part of their shingles are one
 SHINGLE = 3  # words
 ENGLISH = 0.15  # the least share of function words in an English text
@@ -41,8 +42,8 @@ class Judged:
 
     @property
     def chain(self) -> str:
-        """The chain, in lower case."""
-        return (self.row.reasoning or "").lower()
+        """The chain, in lower case, as far as it is read."""
+        return (self.row.reasoning or "")[:LONGEST].lower()
 
     @property
     def about(self) -> str:
@@ -157,7 +158,7 @@ def claim(judged: Judged) -> str | None:
 
 def grammar(judged: Judged) -> str | None:
     """Markup in the chain, or a verdict that does not come back from its own text."""
-    markup = _MARKUP.search(judged.row.reasoning or "")
+    markup = _MARKUP.search((judged.row.reasoning or "")[:LONGEST])
     if markup:
         return _quoted("holds markup", markup)
     verdict = gold(judged.row)
