@@ -1,11 +1,12 @@
 """What a build costs: an estimate before it starts, and the sum of what was asked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from iadr1.expert_ad.build import ATTEMPTS
 from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.replies import Kept
-from iadr1.expert_ad.teachers import Comparison, Reply, Request, parse
+from iadr1.expert_ad.teachers import Comparison, Distilled, Record, Reply, Request, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,19 @@ def paid(replies: Iterable[Reply]) -> Cost:
 
 def _open(pair: Pair, teacher: Kept) -> list[Request]:
     """The requests about a pair that have no reply yet; what the second depends on may not be known yet."""
-    compare = Request("compare", pair)
-    reply = teacher.kept(teacher.key(compare))
-    if reply is None:
+    compare, comparison = _walked(Comparison, Request("compare", pair), teacher)
+    if compare:
         return [compare, Request("distil", pair)]
-    distil = Request("distil", pair, parse(Comparison, reply.text))
-    return [] if distil.comparison and teacher.kept(teacher.key(distil)) else [distil]
+    distil, _ = _walked(Distilled, Request("distil", pair, comparison), teacher) if comparison else (None, None)
+    return [distil] if distil else []
+
+
+def _walked(record: type[Record], request: Request, teacher: Kept) -> tuple[Request | None, Record | None]:
+    """The first attempt without a reply, or what the replies hold; neither where every attempt was answered with nonsense."""
+    for attempt in range(1, ATTEMPTS + 1):
+        tried = replace(request, attempt=attempt)
+        reply = teacher.kept(teacher.key(tried))
+        found = parse(record, reply.text) if reply else None
+        if reply is None or found is not None:
+            return (tried if reply is None else None), found
+    return None, None
