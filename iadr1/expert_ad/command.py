@@ -32,6 +32,9 @@ def add_commands(command: argparse.ArgumentParser) -> None:
     """The sub-commands of `iadr1 expert-ad`."""
     commands = command.add_subparsers(required=True, metavar="COMMAND")
     _add_build(commands.add_parser("build", help="pairs, chains, gates, rows; goes on where it was stopped", description=build.__doc__))
+    _add_review(
+        commands.add_parser("review", help="accept, edit or reject chains on a local page or in a table", description=review.__doc__)
+    )
 
 
 def _add_build(command: argparse.ArgumentParser) -> None:
@@ -52,6 +55,53 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("--describe", nargs="*", choices=("sc_grpo",), help="let the teacher also name the fine types of the SC-GRPO rows")
     command.add_argument("--reviewed-only", action="store_true", help="leave out rows that nobody has reviewed")
     command.set_defaults(run=build)
+
+
+def _add_review(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="where `build` wrote")
+    command.add_argument("--reviewer", help="whose decisions a table holds; on the page, everybody gives a name")
+    command.add_argument("--port", type=int, default=8060, help="of the page, on 127.0.0.1 (default: %(default)s; 0: any free one)")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--export", type=Path, metavar="TABLE.csv", help="write a table for a spreadsheet and stop")
+    what.add_argument("--import", type=Path, metavar="TABLE.csv", dest="table", help="take over the verdicts of a table and stop")
+    what.add_argument("--agreement", action="store_true", help="tell how far the reviewers agree and stop")
+    command.set_defaults(run=review)
+
+
+def review(options: argparse.Namespace) -> None:
+    """Review the chains of a build; the next build of the same folder leaves out what was rejected and takes over what was edited."""
+    from iadr1.expert_ad import review as reviews
+
+    rows, folder = reviews.read_rows(options.folder), options.folder / "reviews"
+    if (options.export or options.table) and not options.reviewer:
+        raise DatasetError("a table holds the decisions of one person: name them with --reviewer.")
+    if options.export:
+        reviews.export_csv(rows, reviews.read_decisions(folder).get(options.reviewer, {}), options.export)
+        print(
+            f"expert-ad: {len(rows)} chains in {options.export}. Fill in verdict (accept, edit, reject), edited_chain and note; then --import it."
+        )
+    elif options.table:
+        decisions = reviews.import_csv(rows, options.table)
+        reviews.record(folder, options.reviewer, decisions)
+        print(f"expert-ad: {len(decisions)} decisions of {options.reviewer} taken over.")
+    elif options.agreement:
+        print(json.dumps(reviews.agreement(reviews.read_decisions(folder)), indent=1))
+    else:
+        _serve(options.folder, options.port)
+
+
+def _serve(folder: Path, port: int) -> None:
+    import socket
+
+    import uvicorn
+
+    from iadr1.expert_ad.review_page import review_app
+
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        print(
+            f"expert-ad: review at http://127.0.0.1:{listening.getsockname()[1]}/ (Ctrl+C ends; every decision is on the disk)", flush=True
+        )
+        uvicorn.Server(uvicorn.Config(review_app(folder), log_level="warning")).run(sockets=[listening])
 
 
 def build(options: argparse.Namespace) -> None:
