@@ -165,10 +165,12 @@ def test_markup_in_a_chain_is_found(text: str) -> None:
     assert "grammar" in found(text + END)
 
 
-@pytest.mark.parametrize("product", ["label", "mask", "template", "mask_holder"])
+@pytest.mark.parametrize("product", ["label", "mask", "template", "mask_holder", "top_cap", "crack_gauge", "зубчатое_колесо"])
 def test_a_product_may_be_called_what_a_leak_is_called(product: str) -> None:
     truth = replace(DEFECT, category=product)
     assert found(chain(truth, LINE), truth) == {}
+    good = replace(NORMAL, category=product)
+    assert all(found(chain(replace(good, id=str(number)), None), good) == {} for number in range(40))
     assert "hint_leak" in found(chain(truth, LINE) + " The given location is the top left.", truth)
 
 

@@ -47,8 +47,8 @@ class Judged:
 
     @property
     def about(self) -> str:
-        """The chain without the product's name: a label or a mask may be what is inspected."""
-        return self.chain.replace(self.row.category.replace("_", " ").lower(), "part")
+        """The chain without the product's name, which may be a label, a mask, a crack gauge or a word of another language."""
+        return re.sub(rf"\b{re.escape(self.row.category.replace('_', ' ').lower())}\b", "part", self.chain)
 
 
 _HINT = re.compile(
@@ -101,7 +101,7 @@ def reference_mention(judged: Judged) -> str | None:
 
 def label(judged: Judged) -> str | None:
     """The chain concludes the opposite of the label."""
-    concluded = conclusion(judged.chain)
+    concluded = conclusion(judged.about)
     if concluded in (None, judged.truth.anomalous):
         return None
     return f"concludes that there is {'a' if concluded else 'no'} defect, but the image is {'defective' if judged.truth.anomalous else 'normal'}"
@@ -113,7 +113,7 @@ def location(judged: Judged) -> str | None:
     marked = cells(truth.location, judged.grid) if truth.anomalous and truth.location else None
     if not marked or truth.location.lower() in judged.chain:  # type: ignore[union-attr]
         return None
-    named = [match.group().strip(" -") for clause in _claims(judged.chain) for match in _PLACE.finditer(_NO_PLACE.sub(" ", clause))]
+    named = [match.group().strip(" -") for clause in _claims(judged.about) for match in _PLACE.finditer(_NO_PLACE.sub(" ", clause))]
     if not named or any(_fits(name, cell, judged.grid) for name in named for cell in marked):
         return None
     return f"places the defect at {', '.join(dict.fromkeys(named))}, but the mask is at {truth.location}"
@@ -129,7 +129,7 @@ def type_(judged: Judged) -> str | None:
         return f"names the fine type {judged.row.type}, which is no {coarse}"
     if truth.type and truth.type.lower() in judged.chain:
         return None
-    named = frozenset(kind for clause in _claims(judged.chain) for kind in _kinds(clause))
+    named = frozenset(kind for clause in _claims(judged.about) for kind in _kinds(clause))
     return f"speaks of {', '.join(sorted(named))}, but the defect is of type {truth.type}" if named and coarse not in named else None
 
 
@@ -141,9 +141,9 @@ def length(judged: Judged) -> str | None:
 
 def language(judged: Judged) -> str | None:
     """Not English."""
-    letters = [character for character in judged.chain if character.isalpha()]
+    letters = [character for character in judged.about if character.isalpha()]
     foreign = sorted({character for character in letters if not character.isascii()})
-    words = re.findall(r"[a-z']+", judged.chain)
+    words = re.findall(r"[a-z']+", judged.about)
     share = sum(word in _FUNCTION_WORDS for word in words) / max(1, len(words))
     if len(foreign) > 0.02 * len(letters):
         return f"is not English: holds {''.join(foreign[:10])}"
