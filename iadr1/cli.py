@@ -1,4 +1,4 @@
-"""The inspection core from the shell: score completions, report on predictions, compare with the paper, explain one text, look after data."""
+"""The inspection core from the shell: score, report, compare with the paper, explain one text, look after data, build Expert-AD."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from iadr1.cli_data import add_data
 from iadr1.errors import Iadr1Error
+from iadr1.expert_ad.command import add_commands
 
 if TYPE_CHECKING:
     from iadr1.report import Prediction
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
+    add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
 
 

@@ -19,3 +19,7 @@ class ModelError(Iadr1Error):
 
 class ReportError(Iadr1Error):
     """A predictions or report file of another form than ours."""
+
+
+class TeacherError(Iadr1Error):
+    """A teacher of Expert-AD that cannot be reached, refuses, or costs more than allowed."""

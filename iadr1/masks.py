@@ -64,14 +64,13 @@ def measured(sample: Sample, *, grid: int) -> "tuple[Sample, Region] | None":
 
 def region_of(mask: "np.ndarray", difference: "np.ndarray") -> Region:
     """The words for a non-empty boolean mask [H, W] whose inside differs so, by band, from its surroundings."""
-    pieces = _pieces(mask)
-    largest = pieces[0]
-    area_share, elongation = float(largest.sum()) / mask.size, _elongation(largest)
+    parts = pieces(mask)
+    area_share, length = float(parts[0].sum()) / mask.size, elongation(parts[0])
     return Region(
         size=next(word for limit, word in SIZES if area_share <= limit),
         tone=_tone(difference),
-        shape=next(word for limit, word in SHAPES if elongation <= limit),
-        several=len(pieces) > 1,
+        shape=next(word for limit, word in SHAPES if length <= limit),
+        several=len(parts) > 1,
     )
 
 
@@ -87,8 +86,13 @@ def contrast(image: "np.ndarray", mask: "np.ndarray") -> "np.ndarray":
     """
     import numpy as np
 
-    ring = _grown(mask, max(2, min(mask.shape) // RING)) & ~mask
-    return image[mask].mean(axis=0) - np.median(image[ring], axis=0) if ring.any() else np.zeros(image.shape[2])
+    around = ring(mask)
+    return image[mask].mean(axis=0) - np.median(image[around], axis=0) if around.any() else np.zeros(image.shape[2])
+
+
+def ring(mask: "np.ndarray") -> "np.ndarray":
+    """The narrow surroundings of a mask, as booleans [H, W]."""
+    return _grown(mask, max(2, min(mask.shape) // RING)) & ~mask
 
 
 def _size(pixels: "np.ndarray") -> str:
@@ -102,7 +106,7 @@ def _tone(difference: "np.ndarray") -> str:
     return "unexpected" if abs(difference).max() >= FAINT else "faint"
 
 
-def _elongation(mask: "np.ndarray") -> float:
+def elongation(mask: "np.ndarray") -> float:
     """Length over width of a piece: the root of the ratio of its principal moments."""
     import numpy as np
 
@@ -122,7 +126,7 @@ def _grown(mask: "np.ndarray", radius: int) -> "np.ndarray":
     return sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side] > 0
 
 
-def _pieces(mask: "np.ndarray") -> "list[np.ndarray]":
+def pieces(mask: "np.ndarray") -> "list[np.ndarray]":
     """The connected pieces of a mask on a grid of at most 64 cells a side, largest first, without crumbs (a tenth of the largest)."""
     import numpy as np
     from scipy.ndimage import label

@@ -63,7 +63,7 @@ class Fetch(Section):
 
 
 class Prepare(Section):
-    """Which samples train, and how many."""
+    """Which samples train, and how many; `reject` names the gates on chains whose findings cost a row, the others are only told."""
 
     train: dict[str, Source]
     pa_sft_rows: int
@@ -71,6 +71,7 @@ class Prepare(Section):
     validation_rows: int
     anomalous_share: float
     grid: int
+    reject: list[str]
 
 
 class Validate(Section):

@@ -73,6 +73,8 @@ def directly_used(path: Path) -> set[Path]:
     if path.suffix != ".py":
         return set()
     names = [name for name in imported(runtime_nodes(tree(path))) if name.partition(".")[0] in ("iadr1", "tasks")]
+    # Importing a module runs the packages that it is in.
+    names += [".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)]
     modules = {file for name in names if (file := module_file(name))}
     constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     beside = {path.with_name(text) for text in constants if text and "/" not in text and text.endswith((".yaml", ".json", ".py"))}

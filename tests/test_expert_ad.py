@@ -1,5 +1,6 @@
 """Chains of thought are short, truthful, stable and of few words."""
 
+import hashlib
 import re
 from itertools import islice
 
@@ -8,7 +9,7 @@ import pytest
 
 from iadr1.errors import DatasetError
 from iadr1.expert_ad import chain, corpus
-from iadr1.masks import Region, contrast, region_of, visibility
+from iadr1.masks import SHAPES, SIZES, TONES, Region, contrast, region_of, visibility
 from iadr1.samples import Sample
 
 CATEGORIES = ["bolt", "metal_plate", "disc"]
@@ -89,6 +90,29 @@ def test_a_chain_depends_on_the_sample_alone() -> None:
 def test_a_corpus_is_half_defects_and_stable() -> None:
     assert chains(50) == list(islice(corpus(100, seed=7, categories=CATEGORIES, types=TYPES, locations=LOCATIONS), 50))
     assert sum(", a " in text for text in chains(1000)) == 500
+
+
+def hash_of(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def test_the_corpus_is_the_one_that_the_small_backbones_tokenizer_was_made_from() -> None:
+    places = [*LOCATIONS, "everywhere except top left"]
+    texts = list(corpus(4000, seed=20251121, categories=CATEGORIES, types=TYPES, locations=places))
+    assert hash_of(texts) == "22b29854318fc59f70740096bba03630d837bd102af4421eba121f5d5d1bd14b"
+
+
+def test_chains_are_the_ones_that_were_trained_on() -> None:
+    places, texts = [*LOCATIONS, "everywhere except top left"], []
+    for index in range(2000):
+        defect = bool(index % 2)
+        query = Sample(
+            f"made/{CATEGORIES[index % 3]}/train/x/{index}", "made", CATEGORIES[index % 3], ("a.png",), defect,
+            places[index % 4] if defect else None, TYPES[index % 3] if defect else None,
+        )  # fmt: skip
+        seen = Region(SIZES[index % 4][1], TONES[index // 4 % 4], SHAPES[index // 16 % 3][1], several=index % 5 == 0)
+        texts.append(chain(query, seen if defect else None))
+    assert hash_of(texts) == "6d4933dbfddf0308d2a16e0b32f5fb012d0642199a6d48aa7cee0c7b615438ba"
 
 
 @pytest.mark.parametrize("changes", [{"location": None}, {"type": None}])

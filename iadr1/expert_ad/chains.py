@@ -1,4 +1,4 @@
-"""Expert-AD without a paid teacher: short chains of thought, written from what the mask of an image measures.
+"""Short chains of thought without a paid teacher, written from what the mask of an image measures.
 
 A chain has the five steps of the paper (observation, comparison, identification, evaluation, decision). Both classes begin with the same
 openings and part at one word, «a» or «no»: a model that decodes greedily weighs the two classes against each other, not their wordings.
@@ -125,15 +125,20 @@ DECISION = {
 
 def chain(sample: Sample, region: Region | None) -> str:
     """A chain of thought for `sample`, the same at every call; raises DatasetError for a defect without location, type or region."""
+    return " ".join(steps(sample, region))
+
+
+def steps(sample: Sample, region: Region | None) -> list[str]:
+    """The sentences of the five steps of the chain for `sample`; raises as `chain` does."""
     category = sample.category.replace("_", " ").lower()
     if not sample.anomalous:
-        return _normal_chain(random.Random(sample.id), category)
+        return _normal_steps(random.Random(sample.id), category)
     if region is None or not sample.location or not sample.type:
         raise DatasetError(
             f"{sample.id}: a chain needs the location, the type and the mask of a defect; found location {sample.location}, "
             f"type {sample.type}, mask {sample.mask}. Use the sample for sc_grpo, which needs none of them."
         )
-    return _defect_chain(random.Random(sample.id), category, region, location=sample.location, type_=sample.type)
+    return _defect_steps(random.Random(sample.id), category, region, location=sample.location, type_=sample.type)
 
 
 def corpus(n: int, *, seed: int, categories: Sequence[str], types: Sequence[str], locations: Sequence[str]) -> Iterator[str]:
@@ -142,27 +147,36 @@ def corpus(n: int, *, seed: int, categories: Sequence[str], types: Sequence[str]
     for index in range(n):
         category = chooser.choice(categories).replace("_", " ").lower()
         if index % 2:
-            yield _normal_chain(chooser, category)
+            yield " ".join(_normal_steps(chooser, category))
         else:
-            yield _defect_chain(chooser, category, _any_region(chooser), location=chooser.choice(locations), type_=chooser.choice(types))
+            region = _any_region(chooser)
+            yield " ".join(_defect_steps(chooser, category, region, location=chooser.choice(locations), type_=chooser.choice(types)))
 
 
-def _normal_chain(chooser: random.Random, category: str) -> str:
-    return _sentences(chooser, UNSEEN, anomalous=False).format(category=category)
+def _normal_steps(chooser: random.Random, category: str) -> list[str]:
+    return [step.format(category=category) for step in _steps(chooser, UNSEEN, anomalous=False)]
 
 
-def _defect_chain(chooser: random.Random, category: str, region: Region, *, location: str, type_: str) -> str:
-    text = _sentences(chooser, SEEN_SEVERAL if region.several else SEEN, anomalous=True)
-    return text.format(category=category, size=region.size, tone=region.tone, shape=region.shape, place=_place(location), type=type_)
+def _defect_steps(chooser: random.Random, category: str, region: Region, *, location: str, type_: str) -> list[str]:
+    words = {
+        "category": category,
+        "size": region.size,
+        "tone": region.tone,
+        "shape": region.shape,
+        "place": _place(location),
+        "type": type_,
+    }
+    return [step.format(**words) for step in _steps(chooser, SEEN_SEVERAL if region.several else SEEN, anomalous=True)]
 
 
 def _place(location: str) -> str:
     return location if location.startswith("everywhere") else f"at the {location}"
 
 
-def _sentences(chooser: random.Random, seen: Sequence[str], *, anomalous: bool) -> str:
+def _steps(chooser: random.Random, seen: Sequence[str], *, anomalous: bool) -> list[str]:
     slots = (OPENINGS, seen, COMPARISON[anomalous], IDENTIFICATION[anomalous], EVALUATION[anomalous], DECISION[anomalous])
-    return " ".join(chooser.choice(slot) for slot in slots)
+    opening, observation, *others = (chooser.choice(slot) for slot in slots)
+    return [f"{opening} {observation}", *others]
 
 
 def _any_region(chooser: random.Random) -> Region:
