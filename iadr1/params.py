@@ -54,10 +54,15 @@ class Source(Section):
 
 
 class Fetch(Section):
-    """Where images come from: made by the procedural benchmark, or a folder of the user's."""
+    """Where images come from: made by the procedural benchmark, a folder of the user's, an S3 store or a data set of the Hugging Face hub.
 
-    source: Literal["synthetic", "folder"]
+    `path` is the folder, s3://BUCKET/PREFIX or OWNER/NAME; `manifest` a CSV of the files' sizes and hashes; `revision` a commit of the hub.
+    """
+
+    source: Literal["synthetic", "folder", "s3", "hub"]
     path: str | None
+    manifest: str | None = None
+    revision: str | None = None
     train_images: int
     test_images: int
 

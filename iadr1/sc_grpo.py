@@ -62,6 +62,7 @@ def train(
     measured = {
         "eval_strategy": "epoch",
         "eval_on_start": True,
+        "num_generations_eval": 2,
         "per_device_eval_batch_size": job.keys.get("per_device_train_batch_size", 8),
     }
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))

@@ -9,7 +9,7 @@ python -m tasks._experiment NAME [--data FOLDER]    writes experiments/NAME/{par
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ def compose(name: str, data: str | None) -> Path:
     source = _source(name)
     tree = overlaid(read(Path("params.yaml")), read(source), source=str(source))
     tree["fetch"]["path"] = _images(tree["fetch"], name, data)
-    tree["experiment"] = _folders(name, is_made=tree["fetch"]["source"] == "synthetic")
+    tree["experiment"] = _folders(name, stays=tree["fetch"]["source"] == "folder")
     parse(tree, source=str(source))
     here = FOLDER / name
     here.mkdir(exist_ok=True)
     _write(here / "params.yaml", tree, f"{source} over params.yaml")
-    _write(here / "dvc.yaml", graph(read(Path("dvc.yaml")), reads_folder=tree["fetch"]["path"] is not None), "dvc.yaml")
+    _write(here / "dvc.yaml", graph(read(Path("dvc.yaml")), reads=_files_read(tree["fetch"])), "dvc.yaml")
     return here / "dvc.yaml"
 
 
@@ -49,11 +49,15 @@ def overlaid(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str
     return tree
 
 
-def graph(root: Mapping[str, Any], *, reads_folder: bool) -> dict[str, Any]:
+def _files_read(fetch: Mapping[str, Any]) -> list[str]:
+    """What `fetch` reads on this machine, as its graph names it."""
+    return ["${fetch.path}"] * (fetch["source"] == "folder") + ["${fetch.manifest}"] * bool(fetch["manifest"])
+
+
+def graph(root: Mapping[str, Any], *, reads: Sequence[str]) -> dict[str, Any]:
     """The root's stages and plots, for a dvc.yaml two folders below the project's root."""
     stages = {name: {"wdir": "../..", **stage} for name, stage in root["stages"].items()}
-    if reads_folder:
-        stages["fetch"]["deps"] = [*stages["fetch"].get("deps", ()), "${fetch.path}"]
+    stages["fetch"]["deps"] = [*stages["fetch"].get("deps", ()), *reads]
     return {**root, "stages": stages, "plots": [_plot_from_below(plot) for plot in root.get("plots", ())]}
 
 
@@ -75,8 +79,9 @@ def _source(name: str) -> Path:
 def _images(fetch: Mapping[str, Any], name: str, data: str | None) -> str | None:
     if fetch["source"] != "folder":
         if data is not None:
-            raise ParamsError(f"experiments/{name}.yaml makes its own images; for DATA={data} set `fetch: {{source: folder}}` in it.")
-        return None
+            raise ParamsError(f"experiments/{name}.yaml brings its own images; for DATA={data} set `fetch: {{source: folder}}` in it.")
+        path: str | None = fetch.get("path")
+        return path
     folder = data or fetch.get("path")
     if not folder:
         raise ParamsError(f"the experiment {name} reads images of yours: make run EXPERIMENT={name} DATA=<folder>.")
@@ -87,11 +92,11 @@ def _images(fetch: Mapping[str, Any], name: str, data: str | None) -> str | None
     return str(Path(folder))
 
 
-def _folders(name: str, *, is_made: bool) -> dict[str, str]:
+def _folders(name: str, *, stays: bool) -> dict[str, str]:
     return {
         "name": name,
         "params": str(FOLDER / name / "params.yaml"),
-        "fetched": f"data/{name}/{'raw' if is_made else 'raw_manifest.csv'}",
+        "fetched": f"data/{name}/{'raw_manifest.csv' if stays else 'raw'}",
         "data": f"data/{name}",
         "models": f"models/{name}",
         "reports": f"reports/{name}",

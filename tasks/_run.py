@@ -84,14 +84,14 @@ def _parser(name: str, main: Callable[..., None], options: Mapping[str, Callable
 def fresh_directory(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` that becomes `path` at the end; an error or a kill leaves what was there before."""
     beside = path.with_name(f".{path.name}.partial")
-    _remove(beside)
+    remove(beside)
     beside.mkdir(parents=True)
     try:
         yield beside
-        _remove(path)
+        remove(path)
         beside.rename(path)
     finally:
-        _remove(beside)
+        remove(beside)
 
 
 @contextmanager
@@ -106,7 +106,8 @@ def fresh_file(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,30 +1,19 @@
-"""Fetch: make the procedural benchmark, or list the images of the user's folder with their sizes and hashes.
+"""Fetch: make the procedural benchmark, list the images of the user's folder with their sizes and hashes, or download what a manifest names.
 
 Run it with `python -m tasks.fetch`, or as the first stage of `dvc repro`. The user's images stay where they are.
 """
 
 import csv
-import hashlib
-import os
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
 from iadr1.datasets import IMAGES, refuse
 from iadr1.errors import DatasetError
 from iadr1.params import Params
+from tasks._download import SOURCES, download
+from tasks._manifest import Entry, faults_of, files_below, hashed, read_manifest, write_manifest
 from tasks._parallel import each
 from tasks._run import Workspace, fresh_directory, fresh_file, run_stage
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An image file of the user's folder."""
-
-    path: str
-    bytes: int
-    sha256: str
 
 
 def main(params: Params, work: Workspace) -> None:
@@ -40,9 +29,13 @@ def fetched(params: Params, work: Workspace) -> dict[str, float]:
     target = Path(params.experiment.fetched)
     if params.fetch.source == "synthetic":
         return _make(params, target)
+    if params.fetch.source in SOURCES:
+        return _downloaded(params, target)
     entries = _indexed(_users_folder(params), cache=work.checkpoints / "fetch" / "hashes.csv")
+    if params.fetch.manifest:
+        _refuse_other_files(entries, params)
     with fresh_file(target if target.suffix == ".csv" else target / "raw_manifest.csv") as path:
-        _write_manifest(path, entries)
+        write_manifest(path, entries)
     size = sum(entry.bytes for entry in entries)
     print(f"fetch: {len(entries):,} images, {size / 1e6:,.0f} MB in {params.fetch.path}; they stay there.")
     return {"images": len(entries), "bytes": size}
@@ -59,6 +52,25 @@ def _make(params: Params, target: Path) -> dict[str, float]:
     return {"images": len(photos)}
 
 
+def _downloaded(params: Params, target: Path) -> dict[str, float]:
+    entries = download(params.fetch, target)
+    images = sum(Path(entry.path).suffix.lower() in IMAGES for entry in entries)
+    size = sum(entry.bytes for entry in entries)
+    print(f"fetch: {len(entries):,} files, {images:,} of them images, {size / 1e6:,.0f} MB of {params.fetch.path} verified in {target}.")
+    return {"images": images, "bytes": size}
+
+
+def _refuse_other_files(entries: list[Entry], params: Params) -> None:
+    """Refuse a folder whose images are not those of its manifest."""
+    expected = [entry for entry in read_manifest(Path(str(params.fetch.manifest))) if Path(entry.path).suffix.lower() in IMAGES]
+    faults = faults_of(expected, {entry.path: entry for entry in entries})
+    refuse(
+        f"fetch: images of {params.fetch.path} that are not what {params.fetch.manifest} says",
+        [f"{path}: {fault}" for path, fault in sorted(faults.items())],
+        do="Restore the images, or write the manifest anew.",
+    )
+
+
 def _users_folder(params: Params) -> Path:
     if not params.fetch.path:
         raise DatasetError(
@@ -72,7 +84,7 @@ def _users_folder(params: Params) -> Path:
 
 def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
     """Every image below `folder`; hashes of files that have not changed since an earlier, perhaps interrupted, run come from the cache."""
-    paths = sorted(_image_files(folder))
+    paths = sorted(path for path in files_below(folder) if path.suffix.lower() in IMAGES)
     if not paths:
         raise DatasetError(
             f"fetch.path: no images below {folder} ({', '.join(sorted(IMAGES))}). Put your images there, or name another folder."
@@ -83,7 +95,7 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
     cache.parent.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with cache.open("a", encoding="utf-8", newline="") as file:
-        for path, result in zip(new, each(_hashed, new, doing="hashing", waits=True), strict=True):
+        for path, result in zip(new, each(hashed, new, doing="hashing", waits=True), strict=True):
             if isinstance(result, OSError):
                 failed.append(f"{path}: {result.strerror}")
                 continue
@@ -93,26 +105,9 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
     return [Entry(path.relative_to(folder).as_posix(), int(stamps[path].split("-")[0]), known[str(path), stamps[path]]) for path in paths]
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, linked folders included; a link that leads back is not followed twice."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and os.path.realpath(Path(here, name)) not in seen]
-        seen.update(os.path.realpath(Path(here, name)) for name in folders)
-        yield from (Path(here, name) for name in files if Path(name).suffix.lower() in IMAGES and not name.startswith("."))
-
-
 def _stamp(path: Path) -> str:
     state = path.lstat() if not path.exists() else path.stat()
     return f"{state.st_size}-{state.st_mtime_ns}"
-
-
-def _hashed(path: Path) -> str | OSError:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return error
 
 
 def _known_hashes(cache: Path) -> dict[tuple[str, str], str]:
@@ -121,11 +116,6 @@ def _known_hashes(cache: Path) -> dict[tuple[str, str], str]:
     with cache.open(encoding="utf-8", newline="") as file:
         # A kill may have cut the last line.
         return {(row[0], row[1]): row[2] for row in csv.reader(file) if len(row) == 3 and len(row[2]) == 64}
-
-
-def _write_manifest(path: Path, entries: list[Entry]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([tuple(Entry.__slots__), *map(astuple, entries)])
 
 
 if __name__ == "__main__":

@@ -134,6 +134,10 @@ def test_one_file_talks_to_mlflow():
     assert [path.name for path in PYTHON_FILES if "mlflow" in packages(path) and path != RUN_BY_MLFLOW] == ["_tracking.py"]
 
 
+def test_one_file_talks_to_s3():
+    assert [path.name for path in PYTHON_FILES if packages(path) & {"boto3", "botocore"}] == ["_storage.py"]
+
+
 def test_flows_use_prefect_and_the_standard_library_only():
     used = {name for path in (ROOT / "flows").glob("*.py") for name in packages(path)}
     assert used <= set(sys.stdlib_module_names) | {"prefect", "flows"}

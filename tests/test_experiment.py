@@ -93,5 +93,13 @@ def test_a_key_that_no_parameter_has_is_refused_in_the_experiments_name(project,
 
 def test_images_for_an_experiment_that_makes_its_own_are_refused(project):
     Path("experiments/fast.yaml").write_text("fetch: {train_images: 10}\n")
-    with pytest.raises(ParamsError, match="makes its own images"):
+    with pytest.raises(ParamsError, match="brings its own images"):
         compose("fast", "images")
+
+
+def test_a_download_keeps_its_images_below_its_data_and_depends_on_its_manifest(project):
+    Path("experiments/bucket.yaml").write_text("fetch: {source: s3, path: 's3://parts/v1', manifest: images/manifest.csv}\n")
+    graph = compose("bucket", None)
+    params = load(Path("experiments/bucket/params.yaml"))
+    assert (params.fetch.path, params.experiment.fetched) == ("s3://parts/v1", "data/bucket/raw")
+    assert yaml.safe_load(graph.read_text())["stages"]["fetch"]["deps"][-1] == "${fetch.manifest}"

@@ -56,7 +56,7 @@ def test_a_second_listing_is_the_same_and_hashes_only_what_changed(folder: Path,
     fetched(*of_folder(folder))
     before = Path("data/raw_manifest.csv").read_bytes()
     hashed: list[Path] = []
-    monkeypatch.setattr("tasks.fetch._hashed", lambda path: hashed.append(path) or "0" * 64)
+    monkeypatch.setattr("tasks.fetch.hashed", lambda path: hashed.append(path) or "0" * 64)
     fetched(*of_folder(folder))
     assert Path("data/raw_manifest.csv").read_bytes() == before
     assert hashed == []
@@ -94,6 +94,19 @@ def test_links_to_folders_are_followed_once(folder: Path, tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_listed_is_refused(path: str | None, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         fetched(*workspace(fetch={"source": "folder", "path": path}))
+
+
+def test_a_folder_can_be_held_to_a_manifest(folder: Path) -> None:
+    fetched(*of_folder(folder))
+    shutil.copy("data/raw_manifest.csv", "manifest.csv")
+    params, work = of_folder(folder)
+    params = params.__class__(**{**params.__dict__, "fetch": params.fetch.model_copy(update={"manifest": "manifest.csv"})})
+    assert fetched(params, work)["images"] == 82
+    layouts.picture(folder / "bolt/test/good/000.png", grey=0)
+    with pytest.raises(
+        DatasetError, match=r"that are not what manifest.csv says \(1\):\n  bolt/test/good/000.png: has .*\nRestore the images"
+    ):
+        fetched(params, work)
 
 
 def test_made_images_are_written_whole_and_the_same_again() -> None:
