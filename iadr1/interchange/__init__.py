@@ -98,7 +98,8 @@ def _item(form: str, raw: Raw, where: Where, source: str) -> Item:
         sample = FORMS[form].sample(entry, where)
     except DatasetError as error:
         raise DatasetError(f"{source}: {error}") from error
-    sample = replace(sample, **{key: tuple(value) if key in TUPLES else value for key, value in ours.get("sample", {}).items()})
+    told: Raw = {key: tuple(value) if key in TUPLES else value for key, value in ours.get("sample", {}).items()}
+    sample = replace(sample, **told)
     known = _plain(form, sample, None if form not in SHOWN else len(entry[SHOWN[form]]) - 1)
     rest = {key: value for key, value in entry.items() if key not in known or known[key] != value}
     return Item(sample, ours.get("rest", {}) | ({form: rest} if rest else {}))

@@ -133,7 +133,7 @@ def _pa_sft_entry(sample: Sample, shots: int) -> Raw:
 
 
 def _sc_grpo_sample(entry: Raw, where: Where) -> Sample:
-    return _trained_on(entry["image"], entry["solution"], where | {"id": str(entry["id"])})
+    return _trained_on(entry["image"], entry["solution"], {**where, "id": str(entry["id"])})
 
 
 def _sc_grpo_entry(sample: Sample, shots: int) -> Raw:
