@@ -2,7 +2,7 @@
 
 A perceptual hash finds candidates: a bit for each of 16 x 16 pairs of neighbouring cells, is the right one brighter? (D. Krawetz, dHash.) Of unrelated
 pictures about half the bits differ; but photographs of one product that always lies in the same place may differ in three of 256. So candidates are looked
-at again, 64 x 64 pixels of each without what is smooth: there a copy agrees to 0.995, and the most similar pair of 190,000 of a real ball screw to 0.986.
+at again, 64 x 64 pixels of each without what is smooth: there a copy agrees to 0.995, and the most similar of 403,000 pairs of a real ball screw to 0.986.
 """
 
 from collections.abc import Sequence
