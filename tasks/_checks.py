@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iadr1.params import Validate as Limits
-from tasks._tables import TRAINING
+from tasks._tables import RAW, TRAINING
 
 if TYPE_CHECKING:
     import great_expectations as gx
@@ -24,12 +24,19 @@ class Check:
     is_error: bool = True
 
 
-def fault(column: str, fact: str) -> Check:
+def fault(column: str, fact: str, *, is_error: bool = True) -> Check:
     """No row has a fault of this kind."""
-    return Check("ExpectColumnValuesToBeNull", fact, {"column": column})
+    return Check("ExpectColumnValuesToBeNull", fact, {"column": column}, is_error)
 
 
+# Warnings: the raw data may hold more than any sample uses, and what samples use is judged in their tables.
+LISTING = (
+    Check("ExpectColumnValuesToBeUnique", "paths are unique", {"column": "id"}),
+    Check("ExpectColumnValuesToBeBetween", "files are not empty", {"column": "bytes", "min_value": 1}, is_error=False),
+    fault("name_problem", "names can be kept on every system", is_error=False),
+)
 IDENTITY = (
+    fault("schema_problem", "every field is of its type"),
     Check("ExpectColumnValuesToBeUnique", "ids are unique", {"column": "id"}),
     Check(
         "ExpectColumnValuesToMatchRegex",
@@ -44,16 +51,17 @@ IDENTITY = (
 FILES = (
     fault("image_problem", "the image can be read and is not blank"),
     fault("mask_problem", "the mask has the size of its image and marks something"),
-    fault("reference_problem", "references exist and are not the image itself"),
+    fault("reference_problem", "references exist, are normal images of the same product, and not the image itself"),
     fault("annotation_problem", "location and type are words that the rewards know, and only defects have them"),
 )
 APART = (
     fault("physical_sample_also_in", "no physical sample is in another part of the training or in a test set"),
     fault("image_also_in", "no image is in another part of the training or in a test set"),
+    fault("look_alike_in", "no image of the training looks like one of a test set (perceptual hash)"),
 )
+KNOWN = fault("known_error", "no image is a known error of its benchmark; name it in `exclude` to leave it out", is_error=False)
 CHAINS = (
     Check("ExpectColumnValuesToNotBeNull", "every row has a chain of thought", {"column": "reasoning"}),
-    fault("target_problem", "the target text is in the grammar that the rewards read"),
     fault("chain_problem", "the chain of thought names what the tags name, and no reference image"),
     Check(
         "ExpectColumnValueLengthsToBeBetween",
@@ -68,6 +76,7 @@ CHAINS = (
         is_error=False,
     ),
 )
+GRAMMAR = fault("target_problem", "the target text is in the grammar that the rewards read")
 BOTH_LABELS = Check(
     "ExpectColumnDistinctValuesToContainSet",
     "there are normal and defective images",
@@ -78,6 +87,8 @@ BOTH_LABELS = Check(
 
 def checks(table: str, limits: Limits, *, empty: bool) -> Sequence[Check]:
     """The checks of a table in the order of the report; an empty table has no columns, so that only its length is judged."""
+    if table == RAW:
+        return [Check("ExpectTableRowCountToBeBetween", "there is at least 1 file", {"min_value": 1}), *([] if empty else LISTING)]
     least = limits.minimum_rows if table in ("pa_sft", "sc_grpo") else 1
     rows = Check("ExpectTableRowCountToBeBetween", f"there are at least {least} rows", {"min_value": least}, is_error=table != "validation")
     if empty:
@@ -89,7 +100,8 @@ def checks(table: str, limits: Limits, *, empty: bool) -> Sequence[Check]:
         {"column": "anomalous", "min_value": share, "max_value": 1 - share},
     )
     chains = CHAINS if table in ("pa_sft", "validation") else ()
-    return [rows, *IDENTITY, *FILES, *APART, *chains, balance if table in TRAINING else BOTH_LABELS]
+    form = (GRAMMAR, *chains, balance) if table in TRAINING else (BOTH_LABELS,)
+    return [rows, *IDENTITY, *FILES, *APART, KNOWN, *form]
 
 
 def expectations(suite: Sequence[Check]) -> "list[gx.expectations.Expectation]":

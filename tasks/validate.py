@@ -1,4 +1,4 @@
-"""Validate: judge the prepared samples with Great Expectations before anything is trained on them.
+"""Validate: judge the raw files and the prepared samples with Great Expectations before anything is trained on them.
 
 Run it with `python -m tasks.validate`, or as a stage of `dvc repro`. An error stops the chain and names the rows; a warning is recorded.
 The findings are in reports/validation.json, and as pages in reports/data_docs/index.html.
@@ -16,12 +16,11 @@ from iadr1.params import Validate as Limits
 from iadr1.samples import Sample, read_samples
 from tasks._checks import Check, checks, expectations
 from tasks._run import Workspace, fresh_directory, fresh_file, run_stage
-from tasks._tables import TRAINING, tables
+from tasks._tables import RAW, TRAINING, Table, listing, tables
 
 if TYPE_CHECKING:
     import great_expectations as gx
 
-Table = list[dict[str, Any]]
 Finding = dict[str, Any]
 
 
@@ -39,7 +38,8 @@ def main(params: Params, work: Workspace) -> None:
 def validated(params: Params, work: Workspace) -> dict[str, Any]:
     """Judge every table, write the report and its pages; the report is the same for the same data."""
     samples = _prepared_samples(work)
-    judged = tables(samples, grid=params.prepare.grid)
+    layouts = {name: source.layout for name, source in {**params.prepare.train, **params.evaluate.datasets}.items()}
+    judged = {RAW: listing(Path(params.experiment.fetched)), **tables(samples, grid=params.prepare.grid, layouts=layouts)}
     with fresh_directory(work.reports / "data_docs") as pages:
         findings = _judged(judged, params.validate, pages=pages)
     errors, warnings = ([finding for finding in findings if finding["severity"] == severity] for severity in ("error", "warning"))
@@ -47,19 +47,20 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
         "passed": not errors,
         "errors": len(errors),
         "warnings": len(warnings),
-        "tables": {name: _size(rows) for name, rows in samples.items()},
+        "tables": {RAW: {"rows": len(judged[RAW])}, **{name: _size(rows) for name, rows in samples.items()}},
         "findings": findings,
     }
     with fresh_file(work.reports / "validation.json") as file:
         file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"validate: {sum(map(len, samples.values()))} rows in {len(samples)} tables: {len(errors)} errors, {len(warnings)} warnings.")
+    rows = sum(map(len, samples.values()))
+    print(f"validate: {len(judged[RAW])} files, {rows} rows in {len(samples)} tables: {len(errors)} errors, {len(warnings)} warnings.")
     for finding in warnings:
         print(f"validate: warning: {_said(finding)}")
     return report
 
 
 def _size(rows: Sequence[Sample]) -> dict[str, int]:
-    return {"rows": len(rows), "anomalous": sum(sample.anomalous for sample in rows)}
+    return {"rows": len(rows), "anomalous": sum(sample.anomalous is True for sample in rows)}
 
 
 def refuse_errors(report: Mapping[str, Any], work: Workspace) -> None:

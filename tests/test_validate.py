@@ -12,8 +12,10 @@ from PIL import Image
 from iadr1.errors import DatasetError
 from iadr1.params import Params
 from iadr1.samples import Sample, read_samples, write_samples
+from tasks._manifest import Entry, read_manifest, write_manifest
 from tasks._run import Workspace
-from tasks._tables import tables
+from tasks._tables import listing, tables
+from tasks.fetch import fetched
 from tasks.prepare import prepared
 from tasks.validate import refuse_errors, validated
 from tests import layouts
@@ -29,6 +31,7 @@ def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Work
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     params, work = of_folder(tmp_path / "images")
+    fetched(params, work)
     prepared(params, work)
     return params, work
 
@@ -115,6 +118,48 @@ def training_image_is_in_a_test_set(parts: Parts) -> tuple[str, str]:
     return "test/parts", parts["test/parts"][0].id
 
 
+def training_image_is_in_a_test_set_encoded_again(parts: Parts) -> tuple[str, str]:
+    target = Path(parts["test/parts"][0].images[0])
+    with Image.open(parts["sc_grpo"][0].images[0]) as image:
+        image.convert("RGB").point(lambda level: min(255, level + 1)).save(target)
+    return "test/parts", parts["test/parts"][0].id
+
+
+def reference_is_a_copy_of_the_query(parts: Parts) -> tuple[str, str]:
+    sample = parts["test/parts"][0]
+    Path("copy.png").write_bytes(Path(sample.images[0]).read_bytes())
+    parts["test/parts"][0] = replace(sample, references=("copy.png",))
+    return "test/parts", sample.id
+
+
+def reference_shows_a_defect(parts: Parts) -> tuple[str, str]:
+    rows = parts["pa_sft"]
+    place = normal(rows)
+    rows[place] = replace(rows[place], references=(rows[defect(rows)].images[0],))
+    return "pa_sft", rows[place].id
+
+
+def reference_is_a_test_image(parts: Parts) -> tuple[str, str]:
+    tests = parts["test/parts"]
+    parts["pa_sft"][0] = replace(parts["pa_sft"][0], references=(tests[normal(tests)].images[0],))
+    return "pa_sft", parts["pa_sft"][0].id
+
+
+def reference_shows_another_product(parts: Parts) -> tuple[str, str]:
+    rows = parts["sc_grpo"]
+    place = normal(rows)
+    other = next(number for number, sample in enumerate(rows) if not sample.anomalous and number != place)
+    rows[other] = replace(rows[other], category="nut")
+    rows[place] = replace(rows[place], references=rows[other].images)
+    return "sc_grpo", rows[place].id
+
+
+def reference_serves_two_products(parts: Parts) -> tuple[str, str]:
+    rows = parts["test/parts"]
+    rows[0] = replace(rows[0], category="nut", references=rows[1].references)
+    return "test/parts", rows[1].id
+
+
 FAULTS = [
     (image_is_gone, "image_problem", "no such file"),
     (image_is_broken, "image_problem", "cannot be read as an image"),
@@ -131,6 +176,16 @@ FAULTS = [
     (changed("pa_sft", normal, reasoning="well.</think><answer>Yes</answer>"), "target_problem", "a block cannot hold one of the tags"),
     (changed("test/parts", normal, references=("gone.png",)), "reference_problem", "no file gone.png"),
     (query_is_its_reference, "reference_problem", "is its own reference"),
+    (reference_is_a_copy_of_the_query, "reference_problem", "is its own reference"),
+    (reference_shows_a_defect, "reference_problem", "shows a defect"),
+    (reference_is_a_test_image, "reference_problem", "is an image of test/parts"),
+    (reference_shows_another_product, "reference_problem", "shows another product: parts/nut"),
+    (reference_serves_two_products, "reference_problem", "is also a reference for another product: parts/nut"),
+    (changed("pa_sft", normal, anomalous="no"), "schema_problem", "anomalous: Input should be a valid boolean; found 'no'"),
+    (changed("sc_grpo", normal, reasoning=5), "schema_problem", "reasoning: Input should be a valid string; found 5"),
+    (changed("test/parts", normal, images=()), "schema_problem", "images: is empty"),
+    (changed("sc_grpo", defect, location="<answer>No</answer>"), "target_problem", "a block cannot hold one of the tags"),
+    (training_image_is_in_a_test_set_encoded_again, "look_alike_in", "sc_grpo"),
     (physical_sample_is_in_two_parts, "physical_sample_also_in", "sc_grpo"),
     (training_image_is_in_a_test_set, "image_also_in", "sc_grpo"),
 ]
@@ -142,20 +197,68 @@ def test_each_fault_is_said_in_its_column(
 ) -> None:
     parts = parts_of(sound[1])
     part, harmed = harm(parts)
-    row = next(row for row in tables(parts, grid=3)[part] if row["id"] == harmed)
+    row = next(row for row in tables(parts, grid=3, layouts={})[part] if row["id"] == harmed)
     assert said in str(row[column])
 
 
 def test_sound_rows_have_no_fault(sound: tuple[Params, Workspace]) -> None:
-    found = tables(parts_of(sound[1]), grid=3)
+    found = tables(parts_of(sound[1]), grid=3, layouts={})
     faults = {column for _, column, _ in FAULTS}
     assert {row[column] for rows in found.values() for row in rows for column in faults} == {None}
+
+
+def test_a_known_error_of_a_benchmark_is_a_warning_with_its_reason(sound: tuple[Params, Workspace]) -> None:
+    parts = parts_of(sound[1])
+    place = normal(parts["test/parts"])
+    parts["test/parts"][place] = replace(parts["test/parts"][place], id="parts/pill/test/good/007")
+    said = {row["known_error"] for row in tables(parts, grid=3, layouts={"parts": "ds_mvtec"})["test/parts"]}
+    assert said == {None, "shows a metal nut, not a pill (github.com/jam-cc/MMAD, issues 15 and 19)"}
+    assert {row["known_error"] for row in tables(parts, grid=3, layouts={"parts": "mvtec"})["test/parts"]} == {None}
+
+
+def test_files_of_the_raw_data_are_listed_with_what_is_odd_about_them(tmp_path: Path) -> None:
+    entries = [Entry("a.png", 0, "a" * 64), Entry("B.png", 1, "b" * 64), Entry("b.PNG", 1, "c" * 64), Entry("c\n.png", 1, "d" * 64)]
+    entries.append(Entry("d" * 256, 1, "e" * 64))
+    write_manifest(tmp_path / "raw_manifest.csv", entries)
+    assert [(row["bytes"], row["name_problem"]) for row in listing(tmp_path / "raw_manifest.csv")] == [
+        (0, None),
+        (1, "differs from another in upper and lower case only"),
+        (1, "differs from another in upper and lower case only"),
+        (1, "has characters that cannot be shown"),
+        (1, "has a name of more than 255 bytes"),
+    ]
+
+
+def test_a_folder_of_raw_data_is_listed_as_its_manifest_would_be(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    assert listing(work.raw) == listing(Path(params.experiment.fetched))
+
+
+def test_raw_data_that_was_not_fetched_is_named(sound: tuple[Params, Workspace]) -> None:
+    Path(sound[0].experiment.fetched).unlink()
+    with pytest.raises(DatasetError, match=r"raw_manifest.csv: no such file. Run `dvc repro fetch`"):
+        validated(*sound)
+
+
+def test_an_odd_file_of_the_raw_data_is_a_warning(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    manifest = Path(params.experiment.fetched)
+    entries = read_manifest(manifest)
+    write_manifest(
+        manifest, [*entries, replace(entries[0], path="BOLT/" + entries[0].path.partition("/")[2]), Entry("none.png", 0, "e" * 64)]
+    )
+    report = validated(params, work)
+    assert report["passed"]
+    assert [(finding["table"], finding["check"], finding["severity"]) for finding in report["findings"]] == [
+        ("raw", "files are not empty", "warning"),
+        ("raw", "names can be kept on every system", "warning"),
+    ]
 
 
 def test_an_image_in_two_test_sets_is_no_leak(sound: tuple[Params, Workspace]) -> None:
     parts = parts_of(sound[1])
     parts["test/other"] = [replace(sample, id=sample.id.replace("parts", "other", 1)) for sample in parts["test/parts"]]
-    assert {row["image_also_in"] for row in tables(parts, grid=3)["test/other"]} == {None}
+    assert {row["image_also_in"] for row in tables(parts, grid=3, layouts={})["test/other"]} == {None}
 
 
 def test_sound_data_passes_and_the_report_is_the_same_again(sound: tuple[Params, Workspace]) -> None:
@@ -215,4 +318,4 @@ def test_images_of_every_mode_are_read(sound: tuple[Params, Workspace]) -> None:
         path = Path(f"{mode}.tif")
         Image.fromarray(np.random.default_rng(place).integers(0, 255, (24, 24, 3), np.uint8)).convert(mode).save(path)
         parts["pa_sft"][place] = replace(parts["pa_sft"][place], images=(str(path),))
-    assert {row["image_problem"] for row in tables(parts, grid=3)["pa_sft"]} == {None}
+    assert {row["image_problem"] for row in tables(parts, grid=3, layouts={})["pa_sft"]} == {None}
