@@ -194,7 +194,7 @@ def _in_threads(concurrency: int, teacher: "Kept") -> "Mapper":
             try:
                 for done, future in enumerate(futures, 1):
                     yield future.result()
-                    if done % max(1, len(pairs) // 20) == 0:
+                    if done % max(50, len(pairs) // 20) == 0:
                         print(f"expert-ad: {done} of {len(pairs)} pairs described, {len(teacher.asked)} replies new", flush=True)
             finally:
                 pool.shutdown(cancel_futures=True)
