@@ -279,4 +279,4 @@ def test_a_budget_stops_before_anything_is_asked(images: Path, tmp_path: Path, c
 def test_a_teacher_without_an_address_is_named(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.delenv("IADR1_TEACHER_URL", raising=False)
     assert built_into(tmp_path / "out", images, "--teacher", "qwen") == 1
-    assert "--teacher qwen needs the address of its endpoint in $IADR1_TEACHER_URL" in capsys.readouterr().err
+    assert "the teacher qwen needs the address of its endpoint in $IADR1_TEACHER_URL" in capsys.readouterr().err
