@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from iadr1.cli import main
@@ -113,6 +115,16 @@ def test_the_highlight_is_around_the_defect_and_leaves_it_as_it_is(tmp_path: Pat
 )
 def test_a_reply_is_read_whole_or_not_at_all(text: str, found: bool) -> None:
     assert (parse(Distilled, text) is not None) is found
+
+
+@given(st.text(max_size=200), st.fixed_dictionaries({name: st.text(max_size=20) for name in Distilled.__slots__}), st.text(max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_no_reply_breaks_the_reader_and_what_it_reads_it_reads_again(text: str, record: dict[str, str], around: str) -> None:
+    parse(Distilled, text)
+    found = parse(Distilled, f"{around.replace('{', '')}{json.dumps(record)}{around.replace('}', '')}")
+    assert (found is not None) is all(" ".join(record[name].split("\n")).strip() for name in record if name != "type")
+    if found is not None:
+        assert parse(Distilled, json.dumps({name: getattr(found, name) for name in Distilled.__slots__})) == found
 
 
 class Scripted:

@@ -167,6 +167,18 @@ def test_prepare_asks_the_teacher_that_the_parameters_name_and_only_once(tmp_pat
     assert len(rows) == 10 and all("stands out on the part" in str(row.reasoning) for row in rows if row.anomalous)
 
 
+def test_a_build_that_is_told_to_stop_keeps_what_is_under_way(tmp_path: Path) -> None:
+    layouts.parts(tmp_path / "images")
+    with serving(PaidEndpoint(latency=0.1)) as server:
+        process = command(tmp_path / "out", tmp_path / "images", server, rows=12)
+        while len(server.log) < 6 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (1, "iadr1: stopped. What was answered is kept: run the same command again to go on.\n"), said
+        assert server.billed.keys() == kept_in(tmp_path / "out") and 6 <= len(server.billed) < 32
+
+
 @pytest.mark.slow
 def test_a_build_killed_20_times_ends_as_one_left_alone_and_pays_for_no_reply_twice(tmp_path: Path) -> None:
     layouts.parts(tmp_path / "images", normal=90, defects=60)
