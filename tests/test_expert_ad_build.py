@@ -91,6 +91,14 @@ def test_every_figure_of_an_offline_comparison_is_measured_and_the_words_vary(tm
     assert len(texts) > 20
 
 
+def test_without_a_reference_the_offline_teacher_speaks_of_none(tmp_path: Path) -> None:
+    pair = plate(tmp_path, "a", rows=slice(0, 10), columns=slice(0, 20))
+    for number in range(20):
+        query = replace(pair.query, id=str(number), references=())
+        for said in (compared(Pair(query), measures(pair)), compared(Pair(replace(query, anomalous=False)), None)):
+            assert said.reference == "No reference is at hand." and "reference" not in said.difference
+
+
 def test_the_highlight_is_around_the_defect_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     pair = plate(tmp_path, "a", rows=slice(40, 60), columns=slice(100, 120))
     (tmp_path / "h.png").write_bytes(highlighted(pair.image, str(pair.query.mask), longest=1024))
