@@ -68,7 +68,11 @@ class Fetch(Section):
 
 
 class Prepare(Section):
-    """Which samples train, and how many; `reject` names the gates on chains whose findings cost a row, the others are only told."""
+    """Which samples train, and how many.
+
+    `teacher` is the model that writes the chains, None for the offline teacher; `reject` names the gates on chains whose findings cost a
+    row, the others are only told.
+    """
 
     train: dict[str, Source]
     pa_sft_rows: int
@@ -76,6 +80,7 @@ class Prepare(Section):
     validation_rows: int
     anomalous_share: float
     grid: int
+    teacher: str | None
     reject: list[str]
 
 

@@ -5,6 +5,7 @@ with a mask and a type; SC-GRPO takes any. No two parts share a physical sample.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,15 +13,18 @@ from pathlib import Path
 
 from iadr1.datasets import split_of, with_references
 from iadr1.errors import DatasetError
-from iadr1.expert_ad.build import CHAINED, Built, build
+from iadr1.expert_ad.build import CHAINED, Built, Mapper, build
+from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, endpoint_of
+from iadr1.expert_ad.replies import Kept, in_threads
 from iadr1.expert_ad.sources import annotated, multi_view, read, refuse_without_normal, training_samples
-from iadr1.expert_ad.teachers import OfflineTeacher
+from iadr1.expert_ad.teachers import OfflineTeacher, Teacher
 from iadr1.params import Params
 from iadr1.samples import Sample, write_samples
 from iadr1.splits import category_of, divided
 from tasks._parallel import each
 from tasks._run import Workspace, fresh_directory, run_stage
 
+AT_ONCE = 8  # requests to a teacher under way
 VISIBILITY = "visibility.json"  # what made data knows exactly: {path below the raw data: visibility}
 
 
@@ -50,10 +54,11 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     )
     if hidden:
         print(f"prepare: {len(hidden)} views of defective parts do not show the defect (their mask is empty) and are left out.")
+    teacher, mapper = _teacher(params, work)
     built = build(
-        {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=OfflineTeacher(), described=CHAINED,
+        {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=teacher, described=CHAINED,
         rejecting=frozenset(params.prepare.reject), rows=_rows_asked(params), anomalous_share=params.prepare.anomalous_share,
-        grid=params.prepare.grid, mapper=partial(each, doing="writing chains"),
+        grid=params.prepare.grid, mapper=mapper,
     )  # fmt: skip
     tests = {
         name: [with_references(sample, normal.get(category_of(sample), [])) for sample in _kept(samples, known)]
@@ -66,6 +71,15 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
             write_samples(folder / "test" / f"{name}.jsonl", samples)
     _tell(built, tests, _rows_asked(params))
     return {f"{name}_{kind}": count for name, samples in {**built.parts, **tests}.items() for kind, count in _counts(samples).items()}
+
+
+def _teacher(params: Params, work: Workspace) -> tuple[Teacher, Mapper]:
+    """The teacher that the parameters name, and how it is asked about many pairs; what it answers is kept for the next run."""
+    if params.prepare.teacher is None:
+        return OfflineTeacher(), partial(each, doing="writing chains")
+    teacher = EndpointTeacher(Endpoint(*endpoint_of(os.environ, params.prepare.teacher)))
+    kept = Kept(teacher, work.checkpoints / "expert_ad")
+    return kept, in_threads(AT_ONCE, kept)
 
 
 def _rows_asked(params: Params) -> dict[str, int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from iadr1.cli import main
@@ -89,6 +91,14 @@ def test_every_figure_of_an_offline_comparison_is_measured_and_the_words_vary(tm
     assert len(texts) > 20
 
 
+def test_without_a_reference_the_offline_teacher_speaks_of_none(tmp_path: Path) -> None:
+    pair = plate(tmp_path, "a", rows=slice(0, 10), columns=slice(0, 20))
+    for number in range(20):
+        query = replace(pair.query, id=str(number), references=())
+        for said in (compared(Pair(query), measures(pair)), compared(Pair(replace(query, anomalous=False)), None)):
+            assert said.reference == "No reference is at hand." and "reference" not in said.difference
+
+
 def test_the_highlight_is_around_the_defect_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     pair = plate(tmp_path, "a", rows=slice(40, 60), columns=slice(100, 120))
     (tmp_path / "h.png").write_bytes(highlighted(pair.image, str(pair.query.mask), longest=1024))
@@ -113,6 +123,16 @@ def test_the_highlight_is_around_the_defect_and_leaves_it_as_it_is(tmp_path: Pat
 )
 def test_a_reply_is_read_whole_or_not_at_all(text: str, found: bool) -> None:
     assert (parse(Distilled, text) is not None) is found
+
+
+@given(st.text(max_size=200), st.fixed_dictionaries({name: st.text(max_size=20) for name in Distilled.__slots__}), st.text(max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_no_reply_breaks_the_reader_and_what_it_reads_it_reads_again(text: str, record: dict[str, str], around: str) -> None:
+    parse(Distilled, text)
+    found = parse(Distilled, f"{around.replace('{', '')}{json.dumps(record)}{around.replace('}', '')}")
+    assert (found is not None) is all(" ".join(record[name].split("\n")).strip() for name in record if name != "type")
+    if found is not None:
+        assert parse(Distilled, json.dumps({name: getattr(found, name) for name in Distilled.__slots__})) == found
 
 
 class Scripted:
@@ -279,4 +299,4 @@ def test_a_budget_stops_before_anything_is_asked(images: Path, tmp_path: Path, c
 def test_a_teacher_without_an_address_is_named(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.delenv("IADR1_TEACHER_URL", raising=False)
     assert built_into(tmp_path / "out", images, "--teacher", "qwen") == 1
-    assert "--teacher qwen needs the address of its endpoint in $IADR1_TEACHER_URL" in capsys.readouterr().err
+    assert "the teacher qwen needs the address of its endpoint in $IADR1_TEACHER_URL" in capsys.readouterr().err

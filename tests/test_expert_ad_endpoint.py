@@ -18,10 +18,11 @@ from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.replies import Kept
 from iadr1.expert_ad.teachers import Request
 from iadr1.masks import measured
-from iadr1.samples import Sample
+from iadr1.samples import Sample, read_samples
+from tasks.prepare import prepared
 from tests import layouts
 from tests.paid_endpoint import PaidEndpoint, serving
-from tests.stages import ROOT
+from tests.stages import ROOT, of_folder
 from tests.test_expert_ad_build import outputs, params_of
 
 
@@ -133,8 +134,8 @@ def command(into: Path, images: Path, server: PaidEndpoint, *, rows: int) -> "su
     )  # fmt: skip
 
 
-def kept_in(into: Path) -> set[str]:
-    return {path.stem for path in (into / "replies").rglob("*.json") if not path.name.startswith(".")}
+def kept_in(into: Path, name: str = "replies") -> set[str]:
+    return {path.stem for path in (into / name).rglob("*.json") if not path.name.startswith(".")}
 
 
 def test_a_build_from_a_faulty_paid_endpoint_pays_once_for_each_reply_and_keeps_the_secret(tmp_path: Path) -> None:
@@ -151,6 +152,31 @@ def test_a_build_from_a_faulty_paid_endpoint_pays_once_for_each_reply_and_keeps_
         again = command(tmp_path / "out", tmp_path / "images", server, rows=12)
         assert "about 0 requests" in again.communicate(timeout=200)[0] and len(server.billed) == requests
     assert not any(b"sk-secret" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+def test_prepare_asks_the_teacher_that_the_parameters_name_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts.parts(tmp_path / "images")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    with serving(PaidEndpoint()) as server:
+        monkeypatch.setenv("IADR1_TEACHER_URL", server.url)
+        for _ in range(2):
+            prepared(*of_folder(tmp_path / "images", teacher="qwen-vl-max"))
+        assert len(server.log) == len(server.billed) == len(kept_in(Path(".checkpoints"), "expert_ad"))
+    rows = read_samples(Path("data/prepared/pa_sft.jsonl"))
+    assert len(rows) == 10 and all("stands out on the part" in str(row.reasoning) for row in rows if row.anomalous)
+
+
+def test_a_build_that_is_told_to_stop_keeps_what_is_under_way(tmp_path: Path) -> None:
+    layouts.parts(tmp_path / "images")
+    with serving(PaidEndpoint(latency=0.1)) as server:
+        process = command(tmp_path / "out", tmp_path / "images", server, rows=12)
+        while len(server.log) < 6 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (1, "iadr1: stopped. What was answered is kept: run the same command again to go on.\n"), said
+        assert server.billed.keys() == kept_in(tmp_path / "out") and 6 <= len(server.billed) < 32
 
 
 @pytest.mark.slow

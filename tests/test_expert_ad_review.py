@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from iadr1.cli import main
 from iadr1.errors import DatasetError
 from iadr1.expert_ad.review import agreement, cohen_kappa, decide, decisions_of, fleiss_kappa, hash_of, read_decisions, read_rows, record
 from iadr1.samples import read_samples
-from tests import layouts
+from tests import chromium, layouts
+from tests.stages import ROOT
 from tests.test_expert_ad_build import built_into
 
 ROW = {"id": "a/b", "chain": "a line shows.", "fault": None}
@@ -237,3 +240,43 @@ def test_another_sites_name_for_this_address_is_refused(folder: Path) -> None:
 def test_without_a_build_there_is_nothing_to_review(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["expert-ad", "review", str(tmp_path)]) == 1
     assert "chains.jsonl: no such file. Run `iadr1 expert-ad build" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on this machine")
+def test_two_people_review_in_a_browser_with_the_keyboard(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "iadr1.cli", "expert-ad", "review", str(folder), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert server.stdout
+        url = server.stdout.readline().split(" at ")[1].split()[0]
+        with chromium.chromium(tmp_path / "profile", f"{url}?reviewer=ann") as page:
+            page.until("document.getElementById('place').textContent === '1 of 16'")
+            page.until("[...document.images].length > 1 && [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+            page.press("a")
+            page.until("document.getElementById('done').textContent === '1 decided'")
+            page.press("r")
+            page.until("document.getElementById('done').textContent === '2 decided'")
+            page.press("e")
+            page.until("!document.getElementById('chain').readOnly")
+            page.value("document.getElementById('chain').select()")
+            page.write("across the part, <b>nothing</b> stands out. so it is good.")
+            page.press("Enter", control=True)
+            page.until("document.getElementById('done').textContent === '3 decided'")
+            page.press("ArrowLeft")
+            page.until("document.getElementById('decision').textContent === 'decided: edit'")
+            page.screenshot(tmp_path / "review.png")
+            page.call("Page.reload")
+            page.until("document.getElementById('place').textContent === '4 of 16'")  # the first open one
+            page.call("Page.navigate", url=f"{url}?reviewer=bob")
+            page.until("document.getElementById('reviewer').value === 'bob' && document.getElementById('done').textContent === '0 decided'")
+            page.press("a")
+            page.until("document.getElementById('done').textContent === '1 decided'")
+    finally:
+        server.terminate()
+        server.wait(30)
+    rows = read_rows(folder)
+    found = read_decisions(folder / "reviews")
+    assert [found["ann"][row["id"]].verdict for row in rows[:3]] == ["accept", "reject", "edit"]
+    assert found["ann"][rows[2]["id"]].chain == "across the part, <b>nothing</b> stands out. so it is good."
+    assert agreement(found)["cohen"]["ann and bob"]["shared"] == 1

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING
 from iadr1.errors import DatasetError, TeacherError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from iadr1.expert_ad.build import Built, Draft, Mapper
-    from iadr1.expert_ad.pairs import Pair
-    from iadr1.expert_ad.replies import Kept
+    from iadr1.expert_ad.build import Built
     from iadr1.expert_ad.sources import Regions
     from iadr1.expert_ad.teachers import Teacher
     from iadr1.params import Params
     from iadr1.samples import Sample
 
 CHAINS = "chains.jsonl"
-URL, KEY = "IADR1_TEACHER_URL", "IADR1_TEACHER_KEY"
+URL, KEY = "IADR1_TEACHER_URL", "IADR1_TEACHER_KEY"  # as in endpoint.py, which is not loaded to print the help
 
 
 def add_commands(command: argparse.ArgumentParser) -> None:
@@ -116,7 +112,7 @@ def build(options: argparse.Namespace) -> None:
 def _build(options: argparse.Namespace, params: "Params") -> None:
     from iadr1.expert_ad import build as builder
     from iadr1.expert_ad import costs
-    from iadr1.expert_ad.replies import Kept
+    from iadr1.expert_ad.replies import Kept, in_threads
     from iadr1.expert_ad.review import decisions_of
 
     parts, regions = _parts(params, _images(options, params), spare=options.spare)
@@ -135,7 +131,7 @@ def _build(options: argparse.Namespace, params: "Params") -> None:
     built = builder.build(
         parts, regions, teacher=teacher, described=described, rejecting=frozenset(params.prepare.reject),
         rows=rows_asked(params), anomalous_share=params.prepare.anomalous_share, grid=params.prepare.grid,
-        decide=decisions_of(options.into / "reviews", reviewed_only=options.reviewed_only), mapper=_in_threads(options.concurrency, teacher),
+        decide=decisions_of(options.into / "reviews", reviewed_only=options.reviewed_only), mapper=in_threads(options.concurrency, teacher),
     )  # fmt: skip
     _write(built, options.into)
     _tell(built, options.into, f"this run asked {costs.paid(teacher.asked).said(options.price)}")
@@ -166,40 +162,17 @@ def _parts(params: "Params", images: Path, *, spare: float) -> "tuple[dict[str, 
 
 
 def _teacher(options: argparse.Namespace) -> "Teacher":
-    from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher
+    from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, endpoint_of
     from iadr1.expert_ad.teachers import OfflineTeacher
 
     if options.teacher is None:
         return OfflineTeacher()
-    url = os.environ.get(URL)
-    if not url:
-        raise TeacherError(f"--teacher {options.teacher} needs the address of its endpoint in ${URL}, such as http://localhost:8000/v1.")
-    teacher = EndpointTeacher(Endpoint(
-        url, options.teacher, os.environ.get(KEY), timeout=options.timeout, retries=options.retries, per_minute=options.per_minute
-    ))  # fmt: skip
+    pace = {"timeout": options.timeout, "retries": options.retries, "per_minute": options.per_minute}
+    teacher = EndpointTeacher(Endpoint(*endpoint_of(os.environ, options.teacher), **pace))
     stopped = TeacherError("stopped. What was answered is kept: run the same command again to go on.")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: teacher.stop(stopped))
     return teacher
-
-
-def _in_threads(concurrency: int, teacher: "Kept") -> "Mapper":
-    """Works on so many pairs at a time; an error ends it after the requests under way are answered and kept."""
-
-    def mapped(work: "Callable[[Pair], Draft]", pairs: "Sequence[Pair]") -> "Iterator[Draft]":
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(concurrency) as pool:
-            futures = [pool.submit(work, pair) for pair in pairs]
-            try:
-                for done, future in enumerate(futures, 1):
-                    yield future.result()
-                    if done % max(1, len(pairs) // 20) == 0:
-                        print(f"expert-ad: {done} of {len(pairs)} pairs described, {len(teacher.asked)} replies new", flush=True)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    return mapped
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import email.utils
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from iadr1.expert_ad.teachers import Reply, Request, hashed
 if TYPE_CHECKING:
     import httpx
 
+URL, KEY = "IADR1_TEACHER_URL", "IADR1_TEACHER_KEY"
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 REFUSALS = frozenset({400, 413, 422})  # of this request; others may pass
 LONGEST_WAIT = 300.0  # seconds, whatever the server asks for
@@ -42,6 +43,14 @@ class Endpoint:
     per_minute: float = float("inf")
     longest: int = 1024  # pixels of the longer side of an image
     max_tokens: int = 1024
+
+
+def endpoint_of(environment: Mapping[str, str], model: str) -> tuple[str, str, str | None]:
+    """Address, model and key; address and key come from the environment alone. Raises TeacherError without an address."""
+    url = environment.get(URL)
+    if not url:
+        raise TeacherError(f"the teacher {model} needs the address of its endpoint in ${URL}, such as http://localhost:8000/v1.")
+    return url, model, environment.get(KEY)
 
 
 class EndpointTeacher:

@@ -4,10 +4,16 @@ import json
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from iadr1.expert_ad.teachers import Reply, Request, Teacher
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Kept:
@@ -58,6 +64,23 @@ class Kept:
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+def in_threads(concurrency: int, teacher: Kept) -> Callable[[Callable[[Item], Result], Sequence[Item]], Iterator[Result]]:
+    """A mapper that works on so many items at a time; an error ends it after the requests under way are answered and kept."""
+
+    def mapped(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        with ThreadPoolExecutor(concurrency) as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                for done, future in enumerate(futures, 1):
+                    yield future.result()
+                    if done % max(50, len(items) // 20) == 0:
+                        print(f"expert-ad: {done} of {len(items)} pairs described, {len(teacher.asked)} replies new", flush=True)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return mapped
 
 
 def write_whole(path: Path, content: str, *, durable: bool) -> None:

@@ -154,6 +154,10 @@ DIFFERS = (
     "Unlike the reference, the query has an anomaly {place}, of the kind {type}.",
     "There is {type} {place} that the reference does not have.",
 )
+# Where a product has no other normal image.
+ALONE = ("No reference is at hand.",)
+ALONE_SAME = ("No region stands out.", "Outline and surface are even.")
+ALONE_DIFFERS = ("There is a noticeable anomaly {place}: {type}.", "There is an anomaly {place}, of the kind {type}.")
 POSITION = (
     "Its centre lies at {across:.0%} of the width from the left and {down:.0%} of the height from the top; it covers {area:.1%} of the picture.",
     "It covers {area:.1%} of the picture, centred {across:.0%} across from the left and {down:.0%} down from the top.",
@@ -167,9 +171,9 @@ LOOK = (
 def compared(pair: Pair, measured: Measures | None) -> Comparison:
     """A truthful comparison in varied words: every figure in it is one of `measured`."""
     chooser, category = random.Random(f"compare {pair.query.id}"), pair.query.category.replace("_", " ").lower()
-    query, reference = (chooser.choice(wordings).format(category=category) for wordings in (QUERY, REFERENCE))
+    query, reference = (chooser.choice(wordings).format(category=category) for wordings in (QUERY, REFERENCE if pair.reference else ALONE))
     if measured is None:
-        same = chooser.choice(SAME)
+        same = chooser.choice(SAME if pair.reference else ALONE_SAME)
         return Comparison(query, reference, same, "No region stands out.", "Colour and surface are those of a good part.")
     location = pair.query.location or "a place that is not annotated"
     place = location if location.startswith("everywhere") else f"at the {location}"
@@ -179,7 +183,9 @@ def compared(pair: Pair, measured: Measures | None) -> Comparison:
     return Comparison(
         query=query,
         reference=reference,
-        difference=chooser.choice(DIFFERS).format(place=place, type=pair.query.type or "an unnamed kind"),
+        difference=chooser.choice(DIFFERS if pair.reference else ALONE_DIFFERS).format(
+            place=place, type=pair.query.type or "an unnamed kind"
+        ),
         position=chooser.choice(POSITION).format(across=measured.across, down=measured.down, area=measured.area),
         appearance=look,
     )
