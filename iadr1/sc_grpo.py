@@ -30,7 +30,9 @@ PAPER = {
     "use_bias_correction_kl": False,
     "max_completion_length": 512,
 }
+NEVER = 2**31
 COLUMNS = (
+    "epoch",
     "loss",
     "reward",
     "reward_std",
@@ -59,12 +61,9 @@ def train(
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
     # Without log_completions there is nothing to look at when a reward misleads; printing them is for no one.
     shown = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": weights}
-    measured = {
-        "eval_strategy": "epoch",
-        "eval_on_start": True,
-        "num_generations_eval": 2,
-        "per_device_eval_batch_size": job.keys.get("per_device_train_batch_size", 8),
-    }
+    # Before the first step; run() is followed by the measurement after the last one.
+    measured = {"eval_on_start": True, "eval_strategy": "steps", "eval_steps": NEVER, "num_generations_eval": 2}
+    measured["per_device_eval_batch_size"] = job.keys.get("per_device_train_batch_size", 8)
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
@@ -179,4 +178,4 @@ def curve(history: Sequence[Mapping[str, Any]], rewards: Mapping[str, float]) ->
     names = [name.rpartition(":")[2] for name in rewards]
     renamed = RENAMED | {f"rewards/{name}/mean": f"rewards/{name}" for name in names}
     entries = [{renamed.get(key, key): value for key, value in entry.items()} for entry in history]
-    return training.curve(entries, (*COLUMNS[:3], *(f"rewards/{name}" for name in names), *COLUMNS[3:]), of="reward")
+    return training.curve(entries, (*COLUMNS[:4], *(f"rewards/{name}" for name in names), *COLUMNS[4:]), of="reward")

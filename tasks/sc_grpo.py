@@ -43,18 +43,22 @@ def main(params: Params, work: Workspace) -> None:
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rewards of the validation samples before and after, of the first and the last tenth of the training, and the health at its end."""
+    """The rewards of the validation samples before and after, those at the two ends of the training, and the health at its end."""
     steps = [row for row in rows if row["reward"] is not None]
-    tenth = max(1, len(steps) // 10)
-    means = {
-        f"{name}_{when}": _mean(part, name)
-        for when, part in (("start", steps[:tenth]), ("end", steps[-tenth:]))
-        for name in _components(rows)
-    }
+    first, last = _ends(steps)
+    means = {f"{name}_{when}": _mean(part, name) for when, part in (("start", first), ("end", last)) for name in _components(rows)}
     measured = [entry for entry in history if "eval_reward" in entry]
     for when, entry in zip(("start", "end"), measured[:1] + measured[-1:], strict=False):
         means |= {f"validation_{name}_{when}": entry.get(f"eval_{name}", entry.get(f"eval_{name}/mean")) for name in _components(rows)}
-    return means | {name: _mean(steps[-tenth:], name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
+    return means | {name: _mean(last, name) for name in ("kl", "completion_length", "clipped_ratio", "frac_reward_zero_std")}
+
+
+def _ends(steps: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The steps of the first and of the last epoch, which see the same prompts; of the first and the last tenth where there are not two epochs."""
+    total = steps[-1]["epoch"] if steps else 0.0
+    span = 1.0 if total >= 2 else total / 10
+    first = [row for row in steps if row["epoch"] <= span] or list(steps[:1])
+    return first, [row for row in steps if row["epoch"] > total - span]
 
 
 def _components(rows: Sequence[Mapping[str, Any]]) -> list[str]:

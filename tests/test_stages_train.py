@@ -33,6 +33,7 @@ def params(**changes: dict) -> dict:
             "validation_rows": 4,
             "anomalous_share": 0.5,
             "grid": 3,
+            "teacher": None,
             "reject": [],
         },
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
