@@ -1,6 +1,5 @@
 """Every layout is read into samples; labels come from annotations and from the layout; each fault is named."""
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -229,11 +228,9 @@ def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
         samples_of("visa", tmp_path, "x")
 
 
-def test_listing_does_not_open_images_and_is_fast(tmp_path: Path) -> None:
+def test_listing_does_not_open_images(tmp_path: Path) -> None:
     folder = tmp_path / "bolt/train/good"
     folder.mkdir(parents=True)
     for number in range(5000):
         (folder / f"{number}.png").touch()  # 0 bytes: opening one would fail
-    start = time.perf_counter()
     assert len(samples_of("mvtec", tmp_path, "x")) == 5000
-    assert time.perf_counter() - start < 5
