@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,9 @@ from iadr1.datasets.folders import folders_in, json_of, rows
 from iadr1.datasets.readers import hidden_parts
 from iadr1.datasets.totals import differences
 from iadr1.errors import DatasetError
-from iadr1.picture_facts import Facts, alike, facts_of
+from iadr1.look_alikes import candidates, detail, is_same
+from iadr1.masks import read_image
+from iadr1.picture_facts import Facts, facts_of
 from iadr1.samples import Sample
 
 Severity = Literal["error", "warning", "note"]
@@ -54,7 +56,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "mask-values": ("warning", "masks with more than two values: everything but 0 is read as defect"),
     "mask-whole": ("warning", "masks that mark every pixel: are they inverted?"),
     "duplicate": ("warning", "the same picture several times"),
-    "near-duplicate": ("warning", "a training and a test image that look the same from afar"),
+    "near-duplicate": ("warning", "a training and a test image that are one picture in two files"),
     "hidden-defect": ("warning", "defective parts whose defect no view shows"),
     "count": ("warning", "other counts than the public data set has"),
     "unused": ("note", "images that the layout does not use"),
@@ -266,14 +268,15 @@ def _near_duplicates(samples: Iterable[Sample], facts: Mapping[str, Facts]) -> I
     parts = defaultdict[tuple[str, str], dict[str, list[Sample]]](lambda: {"train": [], "test": []})
     for sample in samples:
         fact = facts.get(sample.images[-1])
-        if fact and fact.small and not fact.blank:
+        if fact and fact.perceptual and not fact.blank:
             parts[sample.dataset, sample.category].setdefault(split_of(sample), []).append(sample)
+    details = cache(lambda path: detail(read_image(path)))
     for part in parts.values():
-        small = {split: [facts[sample.images[-1]].small for sample in part[split]] for split in ("train", "test")}
-        for one, other, likeness in alike(small["test"], small["train"]):
-            test, train = part["test"][one].images[-1], part["train"][other].images[-1]
-            if facts[test].sha256 != facts[train].sha256:
-                yield Finding("near-duplicate", test, f"{likeness:.3f} alike: {train}")
+        test, train = ([sample.images[-1] for sample in part[split]] for split in ("test", "train"))
+        for one, other in candidates([facts[path].perceptual for path in test], [facts[path].perceptual for path in train]):
+            first, second = test[one], train[other]
+            if facts[first].sha256 != facts[second].sha256 and is_same(details(first), details(second)):
+                yield Finding("near-duplicate", first, f"the picture of {second} in another file")
 
 
 def told(audit: Audit, *, named: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Images as every stage shows them to a model: decoded, turned upright, in RGB of 8 bits."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -77,6 +78,12 @@ def size_of(path: str | Path) -> tuple[int, int]:
     with decoding(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def content_hash(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_readable(samples: Iterable[Sample], *, shots: int = 0) -> None:

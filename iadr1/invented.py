@@ -65,7 +65,8 @@ def _wings(rng: np.random.Generator) -> list[Part]:
         shape, sizes = [("box", (rng.uniform(0.08, 0.3), rng.uniform(0.3, 0.8), 0.03)), ("disk", (rng.uniform(0.15, 0.4),))][
             rng.integers(2)
         ]
-        wings.append(Part(shape, sizes[1::-1] + sizes[2:] if rng.random() < 0.5 else sizes, at, cut=bool(rng.random() < 0.35)))
+        lying = sizes[1::-1] + sizes[2:]  # width and height exchanged; a disk has but one size
+        wings.append(Part(shape, lying if rng.random() < 0.5 else sizes, at, cut=bool(rng.random() < 0.35)))
     return wings
 
 

@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.images import DEEP, frames_of, in_rgb
+from iadr1.look_alikes import perceptual_hash
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 32  # pixels a side of the small grey picture by which near duplicates are found
-ENOUGH = 8  # from this many pictures on, what they share (the product, its place) is taken off before they are compared
-LIKENESS, LIKENESS_OF_FEW = 0.98, 0.999  # from which on two pictures count as one; fewer of one product all look alike
-FLAT = 0.5  # levels: a picture that differs less from what is shared has nothing to compare
 UPRIGHT = 1  # the EXIF orientation of a picture that needs no turning
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A file: its fault as (kind, reason) where it has one; else upright size, traits, hash, and its pixels in small.
+    """A file: its fault as (kind, reason) where it has one; else upright size, traits, and its hashes: of its bytes, and of what it shows.
 
     `values` are the distinct levels of a mask, at most four of them; `marked` is the share of its pixels that is not zero.
     """
@@ -28,7 +25,7 @@ class Facts:
     size: tuple[int, int] = (0, 0)
     traits: tuple[str, ...] = ()
     sha256: str = ""
-    small: bytes = b""
+    perceptual: bytes = b""
     blank: bool = False
     values: tuple[int, ...] = ()
     marked: float = 0.0
@@ -56,7 +53,7 @@ def facts_of(path: Path, *, mask: bool = False) -> Facts:
 
 def _decoded(image: "Image.Image", sha256: str, *, mask: bool) -> Facts:
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     traits = tuple(_traits(image))
     if mask:
@@ -66,8 +63,8 @@ def _decoded(image: "Image.Image", sha256: str, *, mask: bool) -> Facts:
         return Facts(size=image.size, traits=traits, sha256=sha256, values=values, marked=float((levels != 0).mean()))
     upright = in_rgb(ImageOps.exif_transpose(image))
     darkest, brightest = zip(*upright.getextrema(), strict=True)
-    small = upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
-    return Facts(size=upright.size, traits=traits, sha256=sha256, small=small, blank=darkest == brightest)
+    seen = perceptual_hash(np.asarray(upright))
+    return Facts(size=upright.size, traits=traits, sha256=sha256, perceptual=seen, blank=darkest == brightest)
 
 
 def _traits(image: "Image.Image") -> "list[str]":
@@ -82,28 +79,3 @@ def _traits(image: "Image.Image") -> "list[str]":
         "exif-rotated": turned,
     }
     return [trait for trait, there in found.items() if there]
-
-
-def alike(ones: list[bytes], others: list[bytes]) -> list[tuple[int, int, float]]:
-    """Pairs (index in `ones`, index in `others`, likeness up to 1) of small pictures of one product that look the same from afar.
-
-    Parts photographed at one place all look alike; what two pictures have in common beyond that tells that they are of one photograph.
-    """
-    import numpy as np
-
-    if not ones or not others:
-        return []
-    pictures = np.frombuffer(b"".join([*ones, *others]), np.uint8).reshape(-1, SIDE * SIDE).astype(np.float32)
-    pictures -= pictures.mean(axis=1, keepdims=True)
-    least = LIKENESS if len(pictures) >= ENOUGH else LIKENESS_OF_FEW
-    if len(pictures) >= ENOUGH:
-        pictures -= pictures.mean(axis=0)
-    lengths = np.linalg.norm(pictures, axis=1, keepdims=True)
-    pictures = np.where(lengths > FLAT * SIDE, pictures / np.maximum(lengths, 1e-6), 0)
-    first, second = pictures[: len(ones)], pictures[len(ones) :]
-    found = []
-    for start in range(0, len(first), 1024):
-        likeness = first[start : start + 1024] @ second.T
-        rows, columns = np.nonzero(likeness >= least)
-        found += [(start + int(row), int(column), float(likeness[row, column])) for row, column in zip(rows, columns, strict=True)]
-    return found

@@ -5,7 +5,6 @@ python -m tasks._manifest FOLDER MANIFEST.csv    writes the manifest of every fi
 
 import argparse
 import csv
-import hashlib
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from iadr1.datasets import refuse
 from iadr1.errors import DatasetError, Iadr1Error
+from iadr1.images import content_hash
 from tasks._parallel import each
 from tasks._run import fresh_file
 
@@ -72,8 +72,7 @@ def found_below(root: Path, paths: Iterable[str]) -> dict[str, Entry]:
 def hashed(path: Path) -> str | OSError:
     """The SHA-256 of a file, or why it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_hash(path)
     except OSError as error:
         return error
 

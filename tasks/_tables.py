@@ -1,7 +1,6 @@
 """The tables that `validate` judges: a row for each file of the raw data, and for each sample with what its image and mask files say."""
 
 import functools
-import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from iadr1 import defect_types, locations, prompts
 from iadr1.errors import DatasetError
+from iadr1.images import content_hash
 from iadr1.known_errors import known_error
 from iadr1.look_alikes import candidates, detail, is_same, perceptual_hash
 from iadr1.masks import read_image, read_mask
@@ -156,7 +156,7 @@ def facts_of(sample: Sample) -> Facts:
         image = read_image(path)
     except DatasetError as error:
         return Facts(image_problem=str(error))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = content_hash(path)
     is_blank = image.min() == image.max()
     return Facts(
         sha256=sha256,
@@ -185,7 +185,7 @@ def _reference_problem(sample: Sample, sha256: str) -> str | None:
         return f"no file {missing[0]}"
     size = Path(sample.images[-1]).stat().st_size
     same = (Path(path) for path in sample.references if Path(path).stat().st_size == size)
-    itself = any(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path in same)
+    itself = any(content_hash(path) == sha256 for path in same)
     return "is its own reference" if itself else None
 
 

@@ -75,10 +75,9 @@ def other_category(root: Path) -> None:
 
 def reencoded(root: Path) -> None:
     """A training and a test image of one photograph, compressed anew."""
-    y, x = np.mgrid[:64, :64]
-    photo = np.stack([128 + 60 * np.sin(x / 9 + phase) * np.cos(y / 7) for phase in (0, 1, 2)], axis=2).astype(np.uint8)
-    Image.fromarray(photo).save(root / PART / "train/good/900.png")
-    Image.fromarray(photo).save(root / PART / "test/good/901.jpg", quality=80)
+    photo = noise(32).resize((128, 128), Image.Resampling.BICUBIC)
+    photo.save(root / PART / "train/good/900.png")
+    photo.save(root / PART / "test/good/901.jpg", quality=80)
 
 
 def exif(root: Path) -> None:

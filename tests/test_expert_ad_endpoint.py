@@ -190,7 +190,7 @@ def test_a_build_killed_20_times_ends_as_one_left_alone_and_pays_for_no_reply_tw
         while True:
             start, kept = len(server.log), kept_in(into)  # kept: what earlier runs have paid for
             process = command(into, tmp_path / "images", server, rows=70)
-            until, late = start + chooser.randint(0, 24), chooser.random() * 0.05
+            until, late = start + chooser.randint(0, 8), chooser.random() * 0.05
             while kills < 20 and process.poll() is None and len(server.log) < until:
                 time.sleep(0.002)
             if kills == 20:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from iadr1.errors import TeacherError
 from iadr1.expert_ad.highlight import VERSION, highlighted, picture
 from iadr1.expert_ad.instructions import instruction
-from iadr1.expert_ad.pairs import Pair, content_hash
+from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.teachers import Reply, Request, hashed
+from iadr1.images import content_hash
 
 if TYPE_CHECKING:
     import httpx

@@ -1,8 +1,6 @@
 """Step 1 of Expert-AD: what is known of a query before a teacher sees it, and the normal image of the same product beside it."""
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1 import defect_types
@@ -80,11 +78,6 @@ def measures(pair: Pair) -> Measures:
         surroundings=_colour(image[around] if around.any() else image[~mask] if not mask.all() else image[mask]),
         pieces=len(parts),
     )
-
-
-def content_hash(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _angle(rows: "np.ndarray", columns: "np.ndarray") -> float:

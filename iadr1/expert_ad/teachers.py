@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal, Protocol, TypeVar
 
 from iadr1.expert_ad.chains import steps
-from iadr1.expert_ad.pairs import Measures, Pair, content_hash, measures
+from iadr1.expert_ad.pairs import Measures, Pair, measures
+from iadr1.images import content_hash
 
 Step = Literal["compare", "distil"]
 Record = TypeVar("Record", "Comparison", "Distilled")
