@@ -1,33 +1,52 @@
 """PA-SFT: teach a backbone to perceive, reason and answer, with `trl.SFTTrainer` and the loss on the completion only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iadr1 import backbones, prompts, training
 from iadr1.errors import DatasetError
 from iadr1.images import open_image, require_readable
+from iadr1.plan import Plan, plan
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 
 COLUMNS = ("epoch", "loss", "mean_token_accuracy", "entropy", "grad_norm", "learning_rate", "eval_loss", "eval_mean_token_accuracy")
+SETTINGS = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "bf16", "gradient_checkpointing")
 REMEMBERED_BYTES = 2**30
 
 
 def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) -> Outcome:
     """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
-    from trl import SFTConfig
-
     require_trainable([*samples, *validation])
-    # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
-    defaults = {"max_length": None, "eval_strategy": "epoch" if validation else "no"}
-    config = training.settings(SFTConfig, job, section="pa_sft", **defaults)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
-    training.run(trainer, job)
+
+    def build(job: Job) -> Any:
+        config = _config(job, is_validated=bool(validation))
+        return _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
+
+    trainer = training.fit(build, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
-    backbones.save(trainer.model, processor, job.into)
-    return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
+    return training.outcome(trainer, processor, job)
+
+
+def planned(job: Job, samples: Sequence[Sample]) -> Plan:
+    """What `train` will do."""
+    config = _config(job, is_validated=False)
+    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    longest = max(samples, key=lambda sample: len(prompts.target(sample)))
+    said = len(processor.tokenizer(prompts.target(longest))["input_ids"])
+    batch = job.processes * config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = math.ceil(len(samples) / batch)
+    return plan("pa_sft", job, config, samples, processor=processor, settings=SETTINGS, completion=said, steps_an_epoch=steps)
+
+
+def _config(job: Job, *, is_validated: bool) -> Any:
+    from trl import SFTConfig
+
+    # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
+    return training.settings(SFTConfig, job, section="pa_sft", max_length=None, eval_strategy="epoch" if is_validated else "no")
 
 
 def require_trainable(samples: Sequence[Sample]) -> None:
@@ -75,17 +94,16 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
 
     inner = DataCollatorForVisionLanguageModeling(processor, max_length=config.max_length, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
-    trainer = SFTTrainer(
-        str(job.model),
+    return training.trainer_of(
+        SFTTrainer,
+        job,
+        section="pa_sft",
         args=config,
         data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0),
         train_dataset=train_rows,
         eval_dataset=validation_rows,
         processing_class=processor,
     )
-    backbones.pack_images(trainer.model)
-    backbones.freeze(trainer.model, job.freeze)
-    return trainer
 
 
 class Collator:

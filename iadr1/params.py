@@ -92,9 +92,18 @@ class Validate(Section):
 
 
 class Trainer(BaseModel):
-    """A section whose further keys go untouched to the trainer's own dataclass."""
+    """A section whose further keys go untouched to the trainer's own dataclass.
+
+    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training), `global_batch_size` the rows of a step on all
+    devices together, `limits` what replaces a limit of a healthy training.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    freeze: list[str] = []
+    lora: dict[str, Any] = {}
+    global_batch_size: int | None = None
+    limits: dict[str, float] = {}
 
     @property
     def trainer(self) -> dict[str, Any]:
@@ -107,15 +116,16 @@ class PaSft(Trainer):
 
     backbone: str
     max_pixels: int
-    freeze: list[str] = []
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much."""
+    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it."""
 
     preset: str
     rewards: dict[str, float]
-    freeze: list[str] = []
+    recipe: str = "paper"
+    balanced: bool | None = None
+    resamples: int | None = None
 
 
 class Evaluate(Section):

@@ -33,8 +33,8 @@ def problem(tree):
 
 def test_the_shipped_parameters_load_and_keep_the_trainers_keys_apart():
     params = load(ROOT / "params.yaml")
-    assert params.sc_grpo.trainer["num_generations"] == TREE["sc_grpo"]["num_generations"]
-    assert "preset" not in params.sc_grpo.trainer
+    assert params.sc_grpo.trainer["max_completion_length"] == TREE["sc_grpo"]["max_completion_length"]
+    assert not params.sc_grpo.trainer.keys() & {"preset", "recipe", "global_batch_size"}
     assert isinstance(params.pa_sft.trainer["learning_rate"], float)
 
 
@@ -60,8 +60,8 @@ def test_an_unknown_section_is_refused_by_name():
 
 def test_a_number_that_yaml_takes_for_a_text_is_told_how_to_be_written(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text((ROOT / "params.yaml").read_text().replace("beta: 0.04", "beta: 1e-6"))
-    with pytest.raises(ParamsError, match=r"sc_grpo\.beta is the text '1e-6' to YAML 1\.1, not a number; write 1\.0e-06\."):
+    file.write_text((ROOT / "params.yaml").read_text().replace("learning_rate: 6.0e-05", "learning_rate: 1e-6"))
+    with pytest.raises(ParamsError, match=r"sc_grpo\.learning_rate is the text '1e-6' to YAML 1\.1, not a number; write 1\.0e-06\."):
         load(file)
     assert yaml.safe_load("1.0e-06") == 1e-6
 

@@ -1,0 +1,51 @@
+"""One step of a training in as many processes as torchrun starts: python -m torch.distributed.run -m tests.one_step STAGE FOLDER."""
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+from iadr1 import pa_sft, sc_grpo
+from iadr1.samples import Sample, read_samples
+from iadr1.training import Job
+from iadr1.verdict import Verdict
+
+RANK, PROCESSES, ROWS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), 8
+# Plain gradient descent: Adam would make a step of full size even from a rounding error. One token to sample from makes the same completions everywhere.
+KEYS = {
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 1.0,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+GREEDY = {"top_k": 1, "max_completion_length": 6, "beta": 0.0}
+# Rewards by the place of a completion in the batch of all processes.
+PLACE = itertools.count(RANK * ROWS // PROCESSES)
+
+
+def place(verdict: Verdict, sample: Sample, grid: int) -> float:
+    """A reward that differs within each group, the same on any number of processes."""
+    return float(next(PLACE) * 7 % 5)
+
+
+def main(stage: str, folder: Path) -> None:
+    """Train one step from the folder's model and samples; the first process saves the model and says what it took at once."""
+    samples = read_samples(folder / "samples.jsonl")
+    into = folder / f"{stage}-{PROCESSES}"
+    into.mkdir(exist_ok=True)
+    keys = {**KEYS, "per_device_train_batch_size": 2 if stage == "pa_sft" else ROWS, **(GREEDY if stage == "sc_grpo" else {})}
+    job = Job(keys, folder / "model", None, (), 0, folder / f"{into.name}-checkpoints", into, global_batch_size=ROWS, processes=PROCESSES)
+    if stage == "pa_sft":
+        outcome = pa_sft.train(job, samples, validation=())
+    else:
+        outcome = sc_grpo.train(job, samples, validation=(), preset="paper", rewards={f"{__file__}:place": 1.0}, grid=3)
+    if RANK == 0:
+        (into / "history.json").write_text(json.dumps(list(outcome.history)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
