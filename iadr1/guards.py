@@ -4,7 +4,6 @@ import faulthandler
 import math
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any
 
 from iadr1.errors import ModelError
 
+# The file descriptor: the object may be closed or captured when it is needed.
+STDERR = 2
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -227,7 +228,7 @@ def ends_when_hanging(seconds: float) -> Any:
     from transformers import TrainerCallback
 
     def rearm(*_: Any, **__: Any) -> None:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
 
     def disarm(*_: Any, **__: Any) -> None:
         faulthandler.cancel_dump_traceback_later()

@@ -14,7 +14,7 @@ def resampling_trainer(times: int) -> Any:
     if not times:
         return GRPOTrainer
 
-    class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
+    class ResamplingTrainer(GRPOTrainer):
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             self._rows = inputs
             return super()._generate_and_score_completions(inputs)

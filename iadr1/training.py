@@ -199,6 +199,7 @@ def run(trainer: Any, job: Job) -> Job | None:
     """Train from the newest complete checkpoint, or from the start; a job to try instead where memory ran out, else None."""
     from safetensors import SafetensorError
 
+    smaller: Job | None = None
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     with trainer.accelerator.main_process_first():
         checkpoint = resume_point(job.checkpoints)
@@ -211,8 +212,6 @@ def run(trainer: Any, job: Job) -> Job | None:
                 _raise_where_full(job.checkpoints, job.model, error)
                 raise
             smaller = _halved(job, trainer.args)
-        else:
-            smaller = None
         finally:
             faulthandler.cancel_dump_traceback_later()
     if wish.asked:

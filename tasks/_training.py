@@ -65,7 +65,8 @@ def limits(stage: str, changes: Mapping[str, float]) -> Limits:
     known = [field.name for field in fields(Limits)]
     if unknown := sorted(changes.keys() - set(known)):
         raise ParamsError(f"params.yaml: {stage}.limits.{unknown[0]} is not a limit; {suggestion(unknown[0], known)}")
-    return replace(Limits(), **{**changes, **({"window": int(changes["window"])} if "window" in changes else {})})
+    numbers: dict[str, Any] = {name: int(value) if name == "window" else value for name, value in changes.items()}
+    return replace(Limits(), **numbers)
 
 
 def stage_recording(work: Workspace, params: Params, stage: str) -> AbstractContextManager[StageRun | None]:
