@@ -48,14 +48,22 @@ RENAMED = {"completions/mean_length": "completion_length", "completions/clipped_
 
 
 def train(
-    job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], preset: str, rewards: Mapping[str, float], grid: int
+    job: Job,
+    samples: Sequence[Sample],
+    *,
+    validation: Sequence[Sample],
+    preset: str,
+    rewards: Mapping[str, float],
+    grid: int,
+    shots: int = 0,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
+    A prompt shows up to `shots` references before the query.
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
-    require_trainable([*samples, *validation])
+    require_trainable([*samples, *validation], shots=shots)
     with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
         from trl import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
@@ -67,7 +75,8 @@ def train(
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
-    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None, naming)
+    train_rows, validation_rows = (rows(part, shots=shots) if part else None for part in (samples, validation))
+    trainer = _trainer(config, job, processor, train_rows, validation_rows, naming)
     training.run(trainer, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
@@ -88,18 +97,19 @@ def _unimported(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def require_trainable(samples: Sequence[Sample]) -> None:
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, or an image that cannot be read."""
     if not samples:
         raise DatasetError("SC-GRPO has no rows. Raise prepare.sc_grpo_rows or check the training data, then run `dvc repro prepare`.")
-    require_readable(samples)
+    require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample]) -> Any:
+def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
     """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample), "sample": sample.to_json()} for sample in samples]).with_transform(_decoded)
+    told = [{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]
+    return Dataset.from_list(told).with_transform(_decoded)
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

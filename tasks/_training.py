@@ -20,13 +20,14 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
 @contextmanager
-def training_job(
-    work: Workspace, params: Params, stage: str, *, model: Path, samples: Sequence[Sample], grid: int | None = None
-) -> Iterator[Job]:
-    """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
+def training_job(work: Workspace, params: Params, stage: str, *settings: Any, model: Path, samples: Sequence[Sample]) -> Iterator[Job]:
+    """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success.
+
+    `settings` are what the training depends on besides its own section, and so part of the checkpoints' name.
+    """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, grid, params.seed)
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, *settings, params.seed)
     with fresh_directory(work.models / stage) as into:
         yield Job(
             told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]

@@ -23,11 +23,12 @@ def main(params: Params, work: Workspace) -> None:
     from iadr1 import pa_sft
 
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    pa_sft.require_trainable([*samples, *validation])
+    shots, answers_only = params.prepare.shots, params.prepare.chains == "answers_only"
+    pa_sft.require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     quiet_libraries()
-    model = Path(params.pa_sft.backbone)
-    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=[*samples, *validation]) as job:
-        outcome = pa_sft.train(job, samples, validation=validation)
+    model, shown = Path(params.pa_sft.backbone), [*samples, *validation]
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, shots, answers_only, model=model, samples=shown) as job:
+        outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
         write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
         run.log_params(flat_parts(outcome))

@@ -25,14 +25,12 @@ def main(params: Params, work: Workspace) -> None:
 
     told = params.sc_grpo
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    sc_grpo.require_trainable([*samples, *validation])
+    grid, shots = params.prepare.grid, params.prepare.shots
+    sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    model, grid = work.models / "pa_sft", params.prepare.grid
-    with (
-        stage_run(work, STAGE, params) as run,
-        training_job(work, params, STAGE, model=model, samples=[*samples, *validation], grid=grid) as job,
-    ):
-        outcome = sc_grpo.train(job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid)
+    model, shown = work.models / "pa_sft", [*samples, *validation]
+    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, grid, shots, model=model, samples=shown) as job:
+        outcome = sc_grpo.train(job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, shots=shots)
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
