@@ -16,14 +16,17 @@ SETTINGS = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "bf16", "g
 REMEMBERED_BYTES = 2**30
 
 
-def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) -> Outcome:
-    """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
-    require_trainable([*samples, *validation])
+def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], shots: int = 0, answers_only: bool = False) -> Outcome:
+    """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint.
+
+    A prompt shows up to `shots` references before the query; with `answers_only` the completion is the answer without think, location and type.
+    """
+    require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    train_rows, validation_rows = (rows(part, shots=shots, answers_only=answers_only) if part else None for part in (samples, validation))
 
     def build(job: Job) -> Any:
-        config = _config(job, is_validated=bool(validation))
-        return _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
+        return _trainer(_config(job, is_validated=bool(validation)), job, processor, train_rows, validation_rows)
 
     trainer = training.fit(build, job)
     if validation and not training.is_validated(trainer.state):
@@ -31,15 +34,15 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) 
     return training.outcome(trainer, processor, job)
 
 
-def planned(job: Job, samples: Sequence[Sample]) -> Plan:
+def planned(job: Job, samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> Plan:
     """What `train` will do."""
     config = _config(job, is_validated=False)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    longest = max(samples, key=lambda sample: len(prompts.target(sample)))
-    said = len(processor.tokenizer(prompts.target(longest))["input_ids"])
+    longest = max((prompts.target(sample, answers_only=answers_only) for sample in samples), key=len)
+    said = len(processor.tokenizer(longest)["input_ids"])
     batch = job.processes * config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = math.ceil(len(samples) / batch)
-    return plan("pa_sft", job, config, samples, processor=processor, settings=SETTINGS, completion=said, steps_an_epoch=steps)
+    return plan("pa_sft", job, config, samples, processor=processor, settings=SETTINGS, completion=said, steps_an_epoch=steps, shots=shots)
 
 
 def _config(job: Job, *, is_validated: bool) -> Any:
@@ -49,28 +52,29 @@ def _config(job: Job, *, is_validated: bool) -> Any:
     return training.settings(SFTConfig, job, section="pa_sft", max_length=None, eval_strategy="epoch" if is_validated else "no")
 
 
-def require_trainable(samples: Sequence[Sample]) -> None:
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, a row without a chain of thought, an unreadable image."""
     if not samples:
         raise DatasetError("PA-SFT has no rows. Raise prepare.pa_sft_rows or check the training data, then run `dvc repro prepare`.")
-    silent = [sample.id for sample in samples if not (sample.reasoning or "").strip()]
+    silent = [] if answers_only else [sample.id for sample in samples if not (sample.reasoning or "").strip()]
     if silent:
         raise DatasetError(
             f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought."
         )
-    require_readable(samples)
+    require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample]) -> Any:
+def rows(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> Any:
     """The samples as TRL reads them: prompt, completion, and the images by path."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample), "completion": _said(prompts.target(sample))} for sample in samples])
+    said = [_said(prompts.target(sample, answers_only=answers_only)) for sample in samples]
+    return Dataset.from_list([{**prompt_row(sample, shots=shots), "completion": text} for sample, text in zip(samples, said, strict=True)])
 
 
-def prompt_row(sample: Sample) -> dict[str, Any]:
-    """Prompt and images of a sample; TRL wants placeholders in the one and the images in the other."""
-    messages = prompts.messages(sample)
+def prompt_row(sample: Sample, *, shots: int = 0) -> dict[str, Any]:
+    """Prompt and images of a sample, with up to `shots` references; TRL wants placeholders in the one and the images in the other."""
+    messages = prompts.messages(sample, shots=min(shots, len(sample.references)))
     images = [part["image"] for message in messages for part in _parts(message) if part["type"] == "image"]
     return {"prompt": [{**message, "content": [_placeholder(part) for part in _parts(message)]} for message in messages], "images": images}
 

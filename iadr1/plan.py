@@ -75,12 +75,13 @@ def plan(
     settings: Sequence[str],
     completion: int,
     steps_an_epoch: float,
+    shots: int,
 ) -> Plan:
     """The plan of a training with these arguments of its trainer; `completion` is the most tokens of an answer."""
     model = lora.skeleton(job.model)
     parts = _parts(model, job)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * max(1, int(steps_an_epoch)))
-    tokens = _prompt_tokens(processor, samples[0]) + completion
+    tokens = _prompt_tokens(processor, samples[0], shots) + completion
     return Plan(
         stage, job.model, parts, job.processes, args.per_device_train_batch_size, args.gradient_accumulation_steps, steps,
         {name: getattr(args, name) for name in settings}, _memory(model.config.get_text_config(), parts, job, args, tokens=tokens), available(job),
@@ -97,10 +98,12 @@ def _parts(model: Any, job: Job) -> dict[str, dict[str, int]]:
     return lora.part_sizes(get_peft_model(model, config, low_cpu_mem_usage=True))
 
 
-def _prompt_tokens(processor: Any, sample: Sample) -> int:
-    chat = prompts.messages(sample)
+def _prompt_tokens(processor: Any, sample: Sample, shots: int) -> int:
+    references = sample.references[:shots]
+    chat = prompts.messages(sample, shots=len(references))
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    return int(processor(images=[[open_image(sample.images[-1])]], text=[text], return_tensors="pt")["input_ids"].shape[1])
+    images = [open_image(path) for path in (*references, sample.images[-1])]
+    return int(processor(images=[images], text=[text], return_tensors="pt")["input_ids"].shape[1])
 
 
 def _memory(text: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: Any, *, tokens: int) -> dict[str, float]:

@@ -52,21 +52,23 @@ def train(
     rewards: Mapping[str, float],
     grid: int,
     recipe: Recipe = RECIPES["paper"],
+    shots: int = 0,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
+    A prompt shows up to `shots` references before the query.
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
-    require_trainable([*samples, *validation])
+    require_trainable([*samples, *validation], shots=shots)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
     ordered = balanced_order(samples, job.seed) if recipe.balanced else samples
+    train_rows, validation_rows = (rows(part, shots=shots) if part else None for part in (ordered, validation))
 
     def build(job: Job) -> Any:
         config = _config(job, recipe, weights, is_validated=bool(validation))
-        kind = resampling_trainer(recipe.resamples)
-        return _trainer(kind, config, job, processor, rows(ordered), rows(validation) if validation else None, naming)
+        return _trainer(resampling_trainer(recipe.resamples), config, job, processor, train_rows, validation_rows, naming)
 
     trainer = training.fit(build, job)
     if validation and not training.is_validated(trainer.state):
@@ -74,15 +76,17 @@ def train(
     return training.outcome(trainer, processor, job)
 
 
-def planned(job: Job, samples: Sequence[Sample], *, recipe: Recipe) -> Plan:
+def planned(job: Job, samples: Sequence[Sample], *, recipe: Recipe, shots: int = 0) -> Plan:
     """What `train` will do."""
     config = _config(job, recipe, (), is_validated=False)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     # A rollout serves num_iterations updates for each of its parts.
     parts = config.steps_per_generation / config.gradient_accumulation_steps
     steps = len(samples) // (config.generation_batch_size // config.num_generations) * parts * config.num_iterations
-    most = config.max_completion_length
-    return plan("sc_grpo", job, config, samples, processor=processor, settings=SETTINGS, completion=most, steps_an_epoch=steps)
+    return plan(
+        "sc_grpo", job, config, samples, processor=processor, settings=SETTINGS, completion=config.max_completion_length,
+        steps_an_epoch=steps, shots=shots,
+    )  # fmt: skip
 
 
 def _config(job: Job, recipe: Recipe, weights: Sequence[float], *, is_validated: bool) -> Any:
@@ -119,18 +123,19 @@ def _unimported(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def require_trainable(samples: Sequence[Sample]) -> None:
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, or an image that cannot be read."""
     if not samples:
         raise DatasetError("SC-GRPO has no rows. Raise prepare.sc_grpo_rows or check the training data, then run `dvc repro prepare`.")
-    require_readable(samples)
+    require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample]) -> Any:
+def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
     """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample), "sample": sample.to_json()} for sample in samples]).with_transform(_decoded)
+    told = [{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]
+    return Dataset.from_list(told).with_transform(_decoded)
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -27,13 +27,16 @@ DRY_RUN = {"dry-run": "tell the plan (parts, batch, steps, memory) and train not
 SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
-def job_of(work: Workspace, params: Params, stage: str, *, model: Path, samples: Sequence[Sample], grid: int | None = None) -> Job:
-    """What the parameters and the environment (WORLD_SIZE of torchrun, IADR1_HANG_SECONDS) say about a training."""
+def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: Path, samples: Sequence[Sample]) -> Job:
+    """What the parameters and the environment (WORLD_SIZE of torchrun, IADR1_HANG_SECONDS) say about a training.
+
+    `settings` are what it depends on besides its own section, and so part of its checkpoints' name.
+    """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
     # A limit decides when to stop, not what is trained: with another one the training goes on.
-    settings = told.model_dump(exclude={"limits"})
-    checkpoints = work.checkpoints / stage / fingerprint(model, samples, settings, max_pixels, grid, params.seed)
+    own = told.model_dump(exclude={"limits"})
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed)
     return Job(
         told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, work.models / stage,
         global_batch_size=told.global_batch_size, processes=int(os.environ.get("WORLD_SIZE", "1")), lora=told.lora,

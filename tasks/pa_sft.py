@@ -22,17 +22,18 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     from iadr1 import pa_sft
 
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    pa_sft.require_trainable([*samples, *validation])
+    shots, answers_only = params.prepare.shots, params.prepare.chains == "answers_only"
+    pa_sft.require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     quiet_libraries()
-    job = job_of(work, params, STAGE, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
-    plan = pa_sft.planned(job, samples)
+    job = job_of(work, params, STAGE, shots, answers_only, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
+    plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
     if dry_run:
         print(plan.text)
     plan.require_memory()
     if dry_run:
         return
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
-        outcome = pa_sft.train(job, samples, validation=validation)
+        outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)
         if run is None:
             return
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))

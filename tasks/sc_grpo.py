@@ -24,20 +24,22 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     """Train, save the model and its curve, and log both with the last completions; `dry_run` only tells the plan."""
     from iadr1 import sc_grpo
 
-    told, grid = params.sc_grpo, params.prepare.grid
+    told, grid, shots = params.sc_grpo, params.prepare.grid, params.prepare.shots
     recipe = recipe_named(told.recipe, balanced=told.balanced, resamples=told.resamples)
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    sc_grpo.require_trainable([*samples, *validation])
+    sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    job = job_of(work, params, STAGE, model=work.models / "pa_sft", samples=[*samples, *validation], grid=grid)
-    plan = sc_grpo.planned(job, samples, recipe=recipe)
+    job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
+    plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
     if dry_run:
         print(plan.text)
     plan.require_memory()
     if dry_run:
         return
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
-        outcome = sc_grpo.train(job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe)
+        outcome = sc_grpo.train(
+            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
+        )
         if run is None:
             return
         rows = sc_grpo.curve(outcome.history, told.rewards)

@@ -45,12 +45,14 @@ def killed_after(step: int):  # type: ignore[no-untyped-def]
     return Kill()
 
 
-def trained(folder: Path, samples: list[Sample], *, callbacks=(), freeze=(), lora=None, **keys) -> tuple[str, Outcome]:  # type: ignore[no-untyped-def]
+def trained(  # type: ignore[no-untyped-def]
+    folder: Path, samples: list[Sample], *, callbacks=(), freeze=(), lora=None, shots=0, **keys
+) -> tuple[str, Outcome]:
     """The hash of the weights after a training in a folder, and its outcome."""
     into = folder / "model"
     shutil.rmtree(into, ignore_errors=True)
     job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, freeze, 0, folder / "checkpoints", into, callbacks=callbacks, lora=lora or {})
-    outcome = pa_sft.train(job, samples[:10], validation=samples[10:])
+    outcome = pa_sft.train(job, samples[:10], validation=samples[10:], shots=shots)
     return hashlib.sha256((into / "model.safetensors").read_bytes()).hexdigest(), outcome
 
 
