@@ -58,7 +58,7 @@ BIG = Plan(
 
 def test_what_cannot_fit_is_refused_with_what_would_help() -> None:
     with pytest.raises(
-        ModelError, match=r"pa_sft of seven needs about 114 GiB of 24 GiB on each process \(weights 28.*try LoRA .*, DeepSpeed ZeRO-3"
+        ModelError, match=r"pa_sft of seven needs about 114 GiB of 24 on each process \(weights 28.*try LoRA .*, DeepSpeed ZeRO-3"
     ):
         BIG.require_memory()
     replace(BIG, available=115 * GIB).require_memory()  # eight gibibytes of activations are the ladder's business
