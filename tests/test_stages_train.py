@@ -12,7 +12,7 @@ from iadr1.errors import DatasetError, ModelError, ParamsError, Stopped
 from iadr1.params import Params, parse
 from iadr1.report import read_predictions
 from iadr1.rewards import REWARDS
-from iadr1.samples import write_samples
+from iadr1.samples import read_samples, write_samples
 from tasks._run import Workspace, run_stage
 from tests.tiny import SIDE, tiny_backbone, tiny_samples
 
@@ -258,3 +258,36 @@ def test_an_unreadable_image_is_named_before_training(root: Path, monkeypatch: p
             pa_sft.main(told, work)
     finally:
         broken.write_bytes(content)
+
+
+@pytest.fixture
+def varied(root: Path) -> dict:
+    """The parameters of a variant beside the run of this file, its rows without chains; one row has a reference."""
+    rows = [replace(sample, reasoning=None) for sample in read_samples(root / "data/prepared/pa_sft.jsonl")]
+    for part in ("pa_sft", "sc_grpo", "validation"):
+        write_samples(root / "varied/data/prepared" / f"{part}.jsonl", [replace(rows[0], references=("images/015.png",)), *rows[1:]])
+    return {"experiment": {name: f"varied/{name}" for name in FOLDERS}}
+
+
+def test_answers_alone_and_references_are_trained_on_where_the_parameters_say_so(outputs: Path, varied: dict) -> None:
+    from tasks import pa_sft, sc_grpo
+
+    with pytest.raises(DatasetError, match="16 of 16 rows have no reasoning"):
+        pa_sft.main(*workspace(params(**varied)))
+    told, work = workspace(params(prepare={"chains": "answers_only", "shots": 1}, **varied))
+    pa_sft.main(told, work)
+    sc_grpo.main(told, work)
+    answers, chains = (rows(outputs / folder / "pa_sft.csv")[0]["loss"] for folder in ("varied/reports", "reports"))
+    assert answers != chains
+    assert json.loads((outputs / "varied/reports/sc_grpo.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize("stage", ["pa_sft", "sc_grpo"])
+def test_a_reference_is_read_where_it_is_shown_and_nowhere_else(outputs: Path, varied: dict, stage: str) -> None:
+    import importlib
+
+    for part in ("pa_sft", "sc_grpo", "validation"):
+        file = outputs / "varied/data/prepared" / f"{part}.jsonl"
+        write_samples(file, [replace(sample, references=("images/gone.png",)) for sample in read_samples(file)])
+    with pytest.raises(DatasetError, match=r"1 of 9 images cannot be read: images/gone\.png"):
+        importlib.import_module(f"tasks.{stage}").main(*workspace(params(prepare={"chains": "answers_only", "shots": 1}, **varied)))
