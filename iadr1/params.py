@@ -70,8 +70,8 @@ class Fetch(Section):
 class Prepare(Section):
     """Which samples train, and how many.
 
-    `teacher` is the model that writes the chains, None for the offline teacher; `reject` names the gates on chains whose findings cost a
-    row, the others are only told.
+    `teacher` is the model that writes the chains, None for the offline teacher; `reviews` the folder of what people decided about them, None
+    where nobody did; `reject` names the gates on chains whose findings cost a row, the others are only told.
     """
 
     train: dict[str, Source]
@@ -81,6 +81,7 @@ class Prepare(Section):
     anomalous_share: float
     grid: int
     teacher: str | None
+    reviews: str | None
     reject: list[str]
 
 

@@ -4,7 +4,6 @@ Run it with `python -m tasks.prepare`, or as a stage of `dvc repro`. PA-SFT and 
 with a mask and a type; SC-GRPO takes any. No two parts share a physical sample.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from iadr1.datasets import split_of, with_references
+from iadr1.datasets.folders import json_of
 from iadr1.errors import DatasetError
-from iadr1.expert_ad.build import CHAINED, Built, Mapper, build
+from iadr1.expert_ad.build import CHAINED, Built, Decide, Mapper, build
 from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, endpoint_of
 from iadr1.expert_ad.replies import Kept, in_threads
+from iadr1.expert_ad.review import decisions_of, outdated
 from iadr1.expert_ad.sources import annotated, multi_view, read, refuse_without_normal, training_samples
 from iadr1.expert_ad.teachers import OfflineTeacher, Teacher
 from iadr1.params import Params
@@ -38,7 +39,6 @@ def main(params: Params, work: Workspace) -> None:
 
 def prepared(params: Params, work: Workspace) -> dict[str, float]:
     """Write the parts for training and the test sets; returns the number of rows of each kind."""
-    _tell_excluded(params)
     train = training_samples(params.prepare.train, work.raw)
     tests, normal = _test_samples(params, work)
     parts = divided(
@@ -58,7 +58,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     built = build(
         {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=teacher, described=CHAINED,
         rejecting=frozenset(params.prepare.reject), rows=_rows_asked(params), anomalous_share=params.prepare.anomalous_share,
-        grid=params.prepare.grid, mapper=mapper,
+        grid=params.prepare.grid, decide=_decide(params), mapper=mapper,
     )  # fmt: skip
     tests = {
         name: [with_references(sample, normal.get(category_of(sample), [])) for sample in _kept(samples, known)]
@@ -69,6 +69,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
             write_samples(folder / f"{part}.jsonl", samples)
         for name, samples in tests.items():
             write_samples(folder / "test" / f"{name}.jsonl", samples)
+    _tell_reviews(built, params)
     _tell(built, tests, _rows_asked(params))
     return {f"{name}_{kind}": count for name, samples in {**built.parts, **tests}.items() for kind, count in _counts(samples).items()}
 
@@ -78,8 +79,19 @@ def _teacher(params: Params, work: Workspace) -> tuple[Teacher, Mapper]:
     if params.prepare.teacher is None:
         return OfflineTeacher(), partial(each, doing="writing chains")
     teacher = EndpointTeacher(Endpoint(*endpoint_of(os.environ, params.prepare.teacher)))
-    kept = Kept(teacher, work.checkpoints / "expert_ad")
+    # Where `iadr1 expert-ad build --into` this folder keeps them, too: chains to review are not paid for again.
+    kept = Kept(teacher, work.checkpoints / "expert_ad" / "replies")
     return kept, in_threads(AT_ONCE, kept)
+
+
+def _decide(params: Params) -> Decide:
+    """What people decided about a chain; where nobody reviewed, all are let through."""
+    if params.prepare.reviews is None:
+        return lambda _, chain: chain
+    folder = Path(params.prepare.reviews)
+    if not any(folder.glob("*.jsonl")):
+        raise DatasetError(f"prepare.reviews: no decisions in {folder}. Make some with `iadr1 expert-ad review`, or set it to null.")
+    return decisions_of(folder)
 
 
 def _rows_asked(params: Params) -> dict[str, int]:
@@ -104,7 +116,7 @@ def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sampl
 
 def _visibilities(raw: Path) -> dict[str, float]:
     file = raw / VISIBILITY
-    known: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known: dict[str, float] = json_of(file) if file.is_file() else {}
     return known
 
 
@@ -121,10 +133,15 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
     return {"normal": len(samples) - anomalous, "anomalous": anomalous}
 
 
-def _tell_excluded(params: Params) -> None:
-    for name, source in (*params.prepare.train.items(), *params.evaluate.datasets.items()):
-        if source.exclude:
-            print(f"prepare: {name}: {len(source.exclude)} images with known errors are excluded.")
+def _tell_reviews(built: Built, params: Params) -> None:
+    if params.prepare.reviews is None:
+        return
+    rejected = built.report()["rejected_by_people"]
+    edited = sum(judgement.row != judgement.draft.row for judgement in built.judgements)
+    chains = {judgement.row.id: judgement.draft.row.reasoning or "" for judgement in built.judgements}
+    without = outdated(Path(params.prepare.reviews), chains)
+    unused = f"; {without} decisions are about other texts, and count for nothing" if without else ""
+    print(f"prepare: reviews: {rejected} chains are rejected, {edited} are edited{unused}.")
 
 
 def _tell(built: Built, tests: Mapping[str, Sequence[Sample]], asked: Mapping[str, int]) -> None:
