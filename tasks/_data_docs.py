@@ -11,9 +11,9 @@ STYLE = """<style>
 body { font-family: sans-serif }
 td, th { text-align: left; vertical-align: top; padding: 0.2em 1em 0.2em 0 }
 td p { white-space: pre-line; margin: 0 0 0.5em }
-.fa-check-circle::after { content: " holds"; font: 0.9rem sans-serif }
-.fa-times::after { content: " fails"; font: 0.9rem sans-serif }
-.fa-exclamation-triangle::after { content: " cannot be judged"; font: 0.9rem sans-serif }
+td .fa-check-circle::after { content: " holds"; font: 0.9rem sans-serif }
+td .fa-times::after { content: " fails"; font: 0.9rem sans-serif }
+td .fa-exclamation-triangle::after { content: " cannot be judged"; font: 0.9rem sans-serif }
 </style>
 """
 
