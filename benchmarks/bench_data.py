@@ -1,12 +1,13 @@
 """How fast data is listed, hashed and validated as it grows: seconds and peak memory. Run `python benchmarks/bench_data.py [COUNT ...]`.
 
 Each step runs in a process of its own on made-up samples: a listing opens nothing, hashing reads every byte, validating decodes every image
-and builds the tables that Great Expectations judges.
+and mask, looks for leaks between training and test, lets Great Expectations judge all of it and writes its pages.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import shutil
@@ -17,30 +18,29 @@ import time
 from pathlib import Path
 
 COUNTS = (10_000, 100_000)
-SIDE = 64
+SIDE = 32
 
 
 def make(root: Path, count: int) -> None:
-    """A data set in MVTec layout of `count` images, a fifth of them defects with masks: links to a few files, as a disk is slow to fill."""
+    """A data set in MVTec layout of `count` images of noise, no two alike, a fifth of them defects that share a mask."""
     import numpy as np
     from PIL import Image
 
-    sources = root / "sources"
-    sources.mkdir(parents=True)
-    for number in range(64):
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(sources / f"{number}.png")
+    noise, kinds = np.random.default_rng(0), ("train/good", "train/good", "train/good", "test/good", "test/hole")
+    for category, kind in itertools.product(range(10), (*kinds, "ground_truth/hole")):
+        (root / "set" / f"part{category}" / kind).mkdir(parents=True, exist_ok=True)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[8:16, 8:16] = 255
-    Image.fromarray(mask).save(sources / "mask.png")
+    Image.fromarray(mask).save(root / "mask.png")
     for number in range(count):
-        kind = ("train/good", "train/good", "train/good", "test/good", "test/hole")[number % 5]
-        _link(sources / f"{number % 64}.png", root / "set" / f"part{number % 10}" / kind / f"{number:06}.png")
+        place, kind = root / "set" / f"part{number // 5 % 10}", kinds[number % 5]
+        pixels = noise.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(place / kind / f"{number:06}.png", compress_level=1)
         if kind == "test/hole":
-            _link(sources / "mask.png", root / "set" / f"part{number % 10}" / "ground_truth/hole" / f"{number:06}_mask.png")
+            _link(root / "mask.png", place / "ground_truth/hole" / f"{number:06}_mask.png")
 
 
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:  # a file system allows only so many names for one file
@@ -60,19 +60,28 @@ def list_(root: Path) -> int:
 def hash_(root: Path) -> int:
     """Hash every image file, as `fetch` does for its manifest."""
     from iadr1.datasets import samples_of
+    from tasks._manifest import hashed
     from tasks._parallel import each
-    from tasks.fetch import _hashed
 
     paths = [Path(sample.images[-1]) for sample in samples_of("mvtec", root / "set", "set")]
-    return len(list(each(_hashed, paths, doing="hashing", waits=True)))
+    return len(list(each(hashed, paths, doing="hashing", waits=True)))
 
 
 def validate(root: Path) -> int:
-    """Decode every image and mask into the tables that are judged."""
-    from iadr1.datasets import samples_of
+    """Judge the training images and the test images as the stage does."""
+    from iadr1.datasets import samples_of, split_of
+    from iadr1.params import Validate
     from tasks._tables import tables
+    from tasks.validate import _judged
 
-    return len(tables({"sc_grpo": samples_of("mvtec", root / "set", "set")}, grid=3)["sc_grpo"])
+    samples = samples_of("mvtec", root / "set", "set")
+    parts = {
+        name: [sample for sample in samples if split_of(sample) == split] for name, split in (("sc_grpo", "train"), ("test/set", "test"))
+    }
+    judged = tables(parts, grid=3, layouts={})
+    findings = _judged(judged, Validate(minimum_rows=1, minimum_minority_share=0.0), pages=root / "data_docs")
+    assert not findings, findings
+    return sum(map(len, judged.values()))
 
 
 STEPS = {"list": list_, "hash": hash_, "validate": validate}

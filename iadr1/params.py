@@ -71,8 +71,8 @@ class Prepare(Section):
     """Which samples train, how many, and in which variant of the paper's tables (docs/data.md).
 
     `pa_sft_share` keeps that share of the PA-SFT rows; with `answers_only` they teach the answer alone; `shots` is how many normal reference
-    images a training prompt shows before the query. `teacher` is the model that writes the chains, None for the offline teacher; `reject`
-    names the gates on chains whose findings cost a row, the others are only told.
+    images a training prompt shows before the query. `teacher` is the model that writes the chains, None for the offline teacher; `reviews` the
+    folder of what people decided about them, None where nobody did; `reject` names the gates on chains whose findings cost a row, the others are only told.
     """
 
     train: dict[str, Source]
@@ -86,6 +86,7 @@ class Prepare(Section):
     grid: int = Field(ge=1, le=5)
     shots: int = Field(ge=0, le=4)
     teacher: str | None
+    reviews: str | None
     reject: list[str]
 
 

@@ -1,6 +1,7 @@
 """What a sound table of samples is like: each check is one line, an expectation of Great Expectations with how bad its failure is.
 
-Where the library has no expectation for a question, `tasks._tables` answers it in words, in a column that is empty in a sound row.
+Where the library has no expectation for a question, `tasks._tables` answers it in words, in a column that is empty in a sound row:
+what files hold is read once, by many processes, and a fault is quoted wherever it is told. `tasks._expectations` judges those columns.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iadr1.params import Validate as Limits
+from tasks._expectations import no_fault
 from tasks._tables import RAW, TRAINING
 
 if TYPE_CHECKING:
@@ -23,10 +25,15 @@ class Check:
     given: dict[str, Any] = field(default_factory=dict)
     is_error: bool = True
 
+    @property
+    def sentence(self) -> str:
+        """The fact as Data Docs show it."""
+        return f"{self.fact[0].upper()}{self.fact[1:]}{'' if self.is_error else ' (else a warning)'}."
+
 
 def fault(column: str, fact: str, *, is_error: bool = True) -> Check:
     """No row has a fault of this kind."""
-    return Check("ExpectColumnValuesToBeNull", fact, {"column": column}, is_error)
+    return Check("ExpectNoFault", fact, {"column": column}, is_error)
 
 
 # Warnings: the raw data may hold more than any sample uses, and what samples use is judged in their tables.
@@ -59,7 +66,9 @@ APART = (
     fault("image_also_in", "no image is in another part of the training or in a test set"),
     fault("look_alike_in", "no image of the training looks like one of a test set (perceptual hash)"),
 )
-KNOWN = fault("known_error", "no image is a known error of its benchmark; name it in `exclude` to leave it out", is_error=False)
+KNOWN = fault(
+    "known_error", "no image is a known error of its benchmark; `prepare` leaves out those of iadr1/known_errors.yaml", is_error=False
+)
 CHAINS = (
     Check("ExpectColumnValuesToNotBeNull", "every row has a chain of thought", {"column": "reasoning"}),
     fault("chain_problem", "the chain of thought names what the tags name, and no reference image"),
@@ -112,7 +121,8 @@ def expectations(suite: Sequence[Check]) -> "list[gx.expectations.Expectation]":
     """The checks as Great Expectations takes them."""
     import great_expectations.expectations as gxe
 
+    kinds = {**vars(gxe), "ExpectNoFault": no_fault()}
     return [
-        getattr(gxe, check.expectation)(**check.given, severity="critical" if check.is_error else "warning", notes=check.fact)
+        kinds[check.expectation](**check.given, severity="critical" if check.is_error else "warning", description=check.sentence)
         for check in suite
     ]

@@ -33,7 +33,7 @@ def compose(name: str, data: str | None) -> Path:
     here = FOLDER / name
     here.mkdir(exist_ok=True)
     _write(here / "params.yaml", tree, f"{source} over params.yaml")
-    _write(here / "dvc.yaml", graph(read(Path("dvc.yaml")), reads=_files_read(tree["fetch"])), "dvc.yaml")
+    _write(here / "dvc.yaml", graph(read(Path("dvc.yaml")), reads=_files_read(tree)), "dvc.yaml")
     return here / "dvc.yaml"
 
 
@@ -49,15 +49,18 @@ def overlaid(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str
     return tree
 
 
-def _files_read(fetch: Mapping[str, Any]) -> list[str]:
-    """What `fetch` reads on this machine, as its graph names it."""
-    return ["${fetch.path}"] * (fetch["source"] == "folder") + ["${fetch.manifest}"] * bool(fetch["manifest"])
+def _files_read(tree: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What stages read of the user's, as the graph names it."""
+    fetch, reviews = tree["fetch"], tree["prepare"]["reviews"]
+    images = ["${fetch.path}"] * (fetch["source"] == "folder") + ["${fetch.manifest}"] * bool(fetch["manifest"])
+    return {"fetch": images, "prepare": ["${prepare.reviews}"] * bool(reviews)}
 
 
-def graph(root: Mapping[str, Any], *, reads: Sequence[str]) -> dict[str, Any]:
+def graph(root: Mapping[str, Any], *, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The root's stages and plots, for a dvc.yaml two folders below the project's root."""
     stages = {name: {"wdir": "../..", **stage} for name, stage in root["stages"].items()}
-    stages["fetch"]["deps"] = [*stages["fetch"].get("deps", ()), *reads]
+    for name, files in reads.items():
+        stages[name]["deps"] = [*stages[name].get("deps", ()), *files]
     return {**root, "stages": stages, "plots": [_plot_from_below(plot) for plot in root.get("plots", ())]}
 
 

@@ -89,6 +89,8 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
         raise DatasetError(
             f"fetch.path: no images below {folder} ({', '.join(sorted(IMAGES))}). Put your images there, or name another folder."
         )
+    unnamed = [ascii(path.relative_to(folder).as_posix()) for path in paths if not _is_utf_8(path)]
+    refuse("fetch.path: names that are not UTF-8", unnamed, do="Rename them.")
     known = _known_hashes(cache)
     stamps = {path: _stamp(path) for path in paths}
     new = [path for path in paths if (str(path), stamps[path]) not in known]
@@ -103,6 +105,14 @@ def _indexed(folder: Path, *, cache: Path) -> list[Entry]:
             csv.writer(file).writerow([path, stamps[path], result])
     refuse("fetch.path: files that cannot be read", failed, do="Correct their permissions, or remove them.")
     return [Entry(path.relative_to(folder).as_posix(), int(stamps[path].split("-")[0]), known[str(path), stamps[path]]) for path in paths]
+
+
+def _is_utf_8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stamp(path: Path) -> str:

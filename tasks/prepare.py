@@ -4,7 +4,6 @@ Run it with `python -m tasks.prepare`, or as a stage of `dvc repro`. PA-SFT and 
 with a mask and a type; SC-GRPO takes any. No two parts share a physical sample.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from iadr1.datasets import split_of, with_references
+from iadr1.datasets.folders import json_of
 from iadr1.errors import DatasetError
-from iadr1.expert_ad.build import CHAINED, Built, Mapper, build
+from iadr1.expert_ad.build import CHAINED, Built, Decide, Mapper, build
 from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, endpoint_of
 from iadr1.expert_ad.replies import Kept, in_threads
+from iadr1.expert_ad.review import decisions_of, outdated
 from iadr1.expert_ad.sources import annotated, multi_view, read, refuse_without_normal, training_samples
 from iadr1.expert_ad.teachers import OfflineTeacher, Teacher
 from iadr1.expert_ad.variants import varied
@@ -26,7 +27,7 @@ from tasks._parallel import each
 from tasks._run import Workspace, fresh_directory, run_stage
 
 AT_ONCE = 8  # requests to a teacher under way
-REPLIES = Path(".checkpoints/expert_ad")  # of teachers, by content: an experiment does not pay for what another one has asked
+REPLIES = Path(".checkpoints/expert_ad/replies")  # of teachers, by content: an experiment does not pay for what another one has asked
 VISIBILITY = "visibility.json"  # what made data knows exactly: {path below the raw data: visibility}
 
 
@@ -40,7 +41,6 @@ def main(params: Params, work: Workspace) -> None:
 
 def prepared(params: Params, work: Workspace) -> dict[str, float]:
     """Write the parts for training and the test sets; returns the number of rows of each kind."""
-    _tell_excluded(params)
     train = training_samples(params.prepare.train, work.raw)
     tests, normal = _test_samples(params, work)
     parts = divided(
@@ -60,7 +60,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     built = build(
         {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=teacher, described=CHAINED,
         rejecting=frozenset(params.prepare.reject), rows=_rows_asked(params), anomalous_share=params.prepare.anomalous_share,
-        grid=params.prepare.grid, types=params.prepare.types, mapper=mapper,
+        grid=params.prepare.grid, types=params.prepare.types, decide=_decide(params), mapper=mapper,
     )  # fmt: skip
     learned = varied(built.parts, params.prepare)
     tests = {
@@ -73,6 +73,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
         for name, samples in tests.items():
             write_samples(folder / "test" / f"{name}.jsonl", samples)
     _tell_gates(built)
+    _tell_reviews(built, params)
     _tell({**built.parts, **tests}, {**learned, **tests}, asked=_rows_asked(params))
     _tell_fewer_references(learned, params.prepare.shots)
     return {f"{name}_{kind}": count for name, samples in {**learned, **tests}.items() for kind, count in _counts(samples).items()}
@@ -84,6 +85,16 @@ def _teacher(params: Params) -> tuple[Teacher, Mapper]:
         return OfflineTeacher(), partial(each, doing="writing chains")
     kept = Kept(EndpointTeacher(Endpoint(*endpoint_of(os.environ, params.prepare.teacher))), REPLIES)
     return kept, in_threads(AT_ONCE, kept)
+
+
+def _decide(params: Params) -> Decide:
+    """What people decided about a chain; where nobody reviewed, all are let through."""
+    if params.prepare.reviews is None:
+        return lambda _, chain: chain
+    folder = Path(params.prepare.reviews)
+    if not any(folder.glob("*.jsonl")):
+        raise DatasetError(f"prepare.reviews: no decisions in {folder}. Make some with `iadr1 expert-ad review`, or set it to null.")
+    return decisions_of(folder)
 
 
 def _rows_asked(params: Params) -> dict[str, int]:
@@ -108,7 +119,7 @@ def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sampl
 
 def _visibilities(raw: Path) -> dict[str, float]:
     file = raw / VISIBILITY
-    known: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known: dict[str, float] = json_of(file) if file.is_file() else {}
     return known
 
 
@@ -125,10 +136,15 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
     return {"normal": len(samples) - anomalous, "anomalous": anomalous}
 
 
-def _tell_excluded(params: Params) -> None:
-    for name, source in (*params.prepare.train.items(), *params.evaluate.datasets.items()):
-        if source.exclude:
-            print(f"prepare: {name}: {len(source.exclude)} images with known errors are excluded.")
+def _tell_reviews(built: Built, params: Params) -> None:
+    if params.prepare.reviews is None:
+        return
+    rejected = built.report()["rejected_by_people"]
+    edited = sum(judgement.row != judgement.draft.row for judgement in built.judgements)
+    chains = {judgement.row.id: judgement.draft.row.reasoning or "" for judgement in built.judgements}
+    without = outdated(Path(params.prepare.reviews), chains)
+    unused = f"; {without} decisions are about other texts, and count for nothing" if without else ""
+    print(f"prepare: reviews: {rejected} chains are rejected, {edited} are edited{unused}.")
 
 
 def _tell_gates(built: Built) -> None:

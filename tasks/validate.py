@@ -5,6 +5,7 @@ The findings are in reports/validation.json, and as pages in reports/data_docs/i
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from iadr1.params import Params
 from iadr1.params import Validate as Limits
 from iadr1.samples import Sample, read_samples
 from tasks._checks import Check, checks, expectations
+from tasks._data_docs import complete, publish_at, title
 from tasks._run import Workspace, fresh_directory, fresh_file, run_stage
 from tasks._tables import RAW, TRAINING, Table, listing, tables
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import great_expectations as gx
 
 Finding = dict[str, Any]
+MOST = 5000  # characters of a tag that every store of MLflow takes
 
 
 def main(params: Params, work: Workspace) -> None:
@@ -31,8 +34,18 @@ def main(params: Params, work: Workspace) -> None:
     with stage_run(work, "validate", params) as run:
         report = validated(params, work)
         run.log_metrics({"errors": report["errors"], "warnings": report["warnings"]})
+        run.set_tags(_tags(report))
         run.log_file(work.reports / "validation.json")
         refuse_errors(report, work)
+
+
+def _tags(report: Mapping[str, Any]) -> dict[str, str]:
+    """What was found, in words, as the page of the run shows it."""
+    said = {
+        f"{severity}s": "\n".join(_said(finding) for finding in report["findings"] if finding["severity"] == severity)
+        for severity in ("error", "warning")
+    }
+    return {name: text[:MOST] for name, text in said.items() if text}
 
 
 def validated(params: Params, work: Workspace) -> dict[str, Any]:
@@ -42,6 +55,7 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
     judged = {RAW: listing(Path(params.experiment.fetched)), **tables(samples, grid=params.prepare.grid, layouts=layouts)}
     with fresh_directory(work.reports / "data_docs") as pages:
         findings = _judged(judged, params.validate, chains=params.prepare.chains == "expert_ad", pages=pages)
+        complete(pages, {name: len(rows) for name, rows in judged.items()}, _said_of(findings))
     errors, warnings = ([finding for finding in findings if finding["severity"] == severity] for severity in ("error", "warning"))
     report = {
         "passed": not errors,
@@ -86,15 +100,14 @@ def _judged(judged: Mapping[str, Table], limits: Limits, *, chains: bool, pages:
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    _publish_at(context, pages)
+    publish_at(context, pages)
     source = context.data_sources.add_pandas("prepared")
     findings: list[Finding] = []
     for name, rows in judged.items():
-        title = name.replace("/", "-")  # Data Docs make file names of the titles
         suite = checks(name, limits, empty=not rows, chains=chains)
-        batch = source.add_dataframe_asset(title).add_batch_definition_whole_dataframe("all")
-        expected = context.suites.add(gx.ExpectationSuite(title, expectations=expectations(suite)))
-        validation = context.validation_definitions.add(gx.ValidationDefinition(name=title, data=batch, suite=expected))
+        batch = source.add_dataframe_asset(title(name)).add_batch_definition_whole_dataframe("all")
+        expected = context.suites.add(gx.ExpectationSuite(title(name), expectations=expectations(suite)))
+        validation = context.validation_definitions.add(gx.ValidationDefinition(name=title(name), data=batch, suite=expected))
         result = validation.run(
             batch_parameters={"dataframe": pd.DataFrame(rows)},
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"] if rows else []},
@@ -104,19 +117,10 @@ def _judged(judged: Mapping[str, Table], limits: Limits, *, chains: bool, pages:
     return findings
 
 
-def _publish_at(context: Any, pages: Path) -> None:
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(pages.absolute())}
-    index = {"class_name": "DefaultSiteIndexBuilder"}
-    context.delete_data_docs_site("local_site")  # the default one, in a temporary folder
-    context.add_data_docs_site(
-        "report", {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store, "show_how_to_buttons": False}
-    )
-
-
 def _findings(table: str, suite: Sequence[Check], results: "Sequence[gx.core.ExpectationValidationResult]") -> list[Finding]:
     """What failed, in the order of the suite."""
-    failed = {str(result.expectation_config.notes): result for result in results if not result.success and result.expectation_config}
-    return [_finding(table, check, failed[check.fact]) for check in suite if check.fact in failed]
+    failed = {str(result.expectation_config.description): result for result in results if not result.success and result.expectation_config}
+    return [_finding(table, check, failed[check.sentence]) for check in suite if check.sentence in failed]
 
 
 def _finding(table: str, check: Check, result: "gx.core.ExpectationValidationResult") -> Finding:
@@ -140,6 +144,14 @@ def _exceptions(info: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _example(row: Mapping[str, Any], column: str) -> str:
     return str(row["id"]) if column in ("id", "sha256", "") or row.get(column) is None else f"{row['id']}: {row[column]}"
+
+
+def _said_of(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """The findings of each table as its pages say them."""
+    said = defaultdict[str, list[str]](list)
+    for finding in findings:
+        said[finding["table"]].append(f"{finding['severity']}: {_said(finding)}")
+    return said
 
 
 def _said(finding: Finding) -> str:

@@ -47,6 +47,12 @@ def test_the_graph_is_the_roots_with_the_images_as_a_dependency(project):
     assert own == root
 
 
+def test_prepare_runs_again_when_the_reviews_change(project):
+    Path("experiments/real.yaml").write_text("fetch: {source: folder}\nprepare: {reviews: experiments/reviews}\n")
+    stages = yaml.safe_load(compose("real", "images").read_text())["stages"]
+    assert stages["prepare"]["deps"][-1] == "${prepare.reviews}"
+
+
 def test_composing_again_changes_nothing(project):
     first = [path.read_text() for path in (compose("real", "images"), Path("experiments/real/params.yaml"))]
     assert first == [path.read_text() for path in (compose("real", "images"), Path("experiments/real/params.yaml"))]

@@ -17,6 +17,7 @@ from iadr1.expert_ad.build import drafted
 from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, retry_after
 from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.replies import Kept
+from iadr1.expert_ad.review import read_rows
 from iadr1.expert_ad.teachers import Request
 from iadr1.masks import measured
 from iadr1.samples import Sample, read_samples
@@ -163,9 +164,14 @@ def test_prepare_asks_the_teacher_that_the_parameters_name_and_only_once(tmp_pat
         monkeypatch.setenv("IADR1_TEACHER_URL", server.url)
         for _ in range(2):
             prepared(*of_folder(tmp_path / "images", teacher="qwen-vl-max"))
-        assert len(server.log) == len(server.billed) == len(kept_in(Path(".checkpoints"), "expert_ad"))
+        assert len(server.log) == len(server.billed) == len(kept_in(Path(".checkpoints/expert_ad")))
+        build = command(Path(".checkpoints/expert_ad"), tmp_path / "images", server, rows=10)  # what people review is not paid for again
+        assert "about 0 requests" in build.communicate(timeout=200)[0] and len(server.log) == len(server.billed)
     rows = read_samples(Path("data/prepared/pa_sft.jsonl"))
     assert len(rows) == 10 and all("stands out on the part" in str(row.reasoning) for row in rows if row.anomalous)
+    assert {row.id: row.reasoning for row in rows}.items() <= {
+        row["id"]: row["chain"] for row in read_rows(Path(".checkpoints/expert_ad"))
+    }.items()
 
 
 def test_a_variant_asks_only_for_what_no_other_experiment_has_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

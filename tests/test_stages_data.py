@@ -3,11 +3,14 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from iadr1.errors import DatasetError
+from iadr1.expert_ad.review import decide, record
+from iadr1.params import Source
 from iadr1.samples import Sample, read_samples
 from iadr1.splits import physical_of
 from tasks._parallel import FEW, each
@@ -210,11 +213,62 @@ def test_a_type_can_be_stated_for_a_folder_whose_name_states_none(folder: Path) 
     assert {sample.type for sample in rows("pa_sft") if sample.anomalous} == {"damage"}
 
 
-def test_known_errors_are_excluded_by_id(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_are_excluded_by_id(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     known = "parts/bolt/train/good/003"
     prepared(*of_folder(folder, train={"parts": {"layout": "mvtec", "folder": ".", "exclude": [known]}}))
     assert not any(sample.id == known for part in PARTS for sample in rows(part))
-    assert "1 images with known errors are excluded" in capsys.readouterr().out
+    assert "parts: 1 images are left out: the parameters exclude them." in caplog.text
+
+
+def test_known_errors_of_a_benchmark_are_left_out_with_their_reason(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/good/000", "image/good/000", "image/good/021", "image/good/022", "image/color/000"):
+        layouts.picture(folder / "mvtec/pill" / f"{name}.png")
+    layouts.mask(folder / "mvtec/pill/mask/color/000.png")
+    params, work = of_folder(folder)
+    source = {"mvtec": Source(layout="ds_mvtec", folder="mvtec")}
+    prepared(replace(params, evaluate=params.evaluate.model_copy(update={"datasets": source})), work)
+    assert [sample.id for sample in rows("test/mvtec")] == ["mvtec/pill/test/color/000", "mvtec/pill/test/good/022"]
+    assert "mvtec: 2 images are left out: shows a metal nut, not a pill (github.com/jam-cc/MMAD, issues 15 and 19)." in caplog.text
+
+
+# --- what people decided about chains --------------------------------------------------------------------------------------------------
+
+
+def read_by(reviewer: str, verdict: str, sample: Sample, chain: str = "") -> None:
+    """A decision of a reviewer, kept as the review page keeps it."""
+    row = {"id": sample.id, "chain": sample.reasoning, "fault": None}
+    record(Path("reviews"), reviewer, [decide(row, verdict, chain=chain)])
+
+
+def test_rejected_chains_are_not_learned_and_edited_ones_as_edited(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(*of_folder(folder))
+    rejected, edited, disputed, sound = rows("pa_sft")[:4]
+    read_by("ann", "reject", rejected)
+    read_by("ann", "edit", edited, chain=f"{edited.reasoning} all of this can be seen.")
+    read_by("ann", "accept", disputed)
+    read_by("bob", "reject", disputed)
+    read_by("bob", "accept", sound)
+    read_by("bob", "reject", replace(sound, id="parts/bolt/train/good/gone"))
+    prepared(*of_folder(folder, reviews="reviews"))
+    learned = {sample.id: sample.reasoning for sample in rows("pa_sft")}
+    assert {rejected.id, disputed.id}.isdisjoint(learned)
+    assert (learned[edited.id], learned[sound.id]) == (f"{edited.reasoning} all of this can be seen.", sound.reasoning)
+    told = "prepare: reviews: 2 chains are rejected, 1 are edited; 1 decisions are about other texts, and count for nothing."
+    assert told in capsys.readouterr().out
+
+
+def test_gates_judge_what_people_wrote(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(*of_folder(folder))
+    edited = next(sample for sample in rows("pa_sft") if not sample.anomalous)
+    read_by("ann", "edit", edited, chain=f"{edited.reasoning} the reference image shows the same.")
+    prepared(*of_folder(folder, reviews="reviews"))
+    assert edited.id not in {sample.id for sample in rows("pa_sft")}
+    assert "prepare: gate reference_mention: 1 chains" in capsys.readouterr().out
+
+
+def test_reviews_that_are_not_there_are_named(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"prepare.reviews: no decisions in nowhere. Make some with `iadr1 expert-ad review`"):
+        prepared(*of_folder(folder, reviews="nowhere"))
 
 
 def test_an_id_to_exclude_must_exist(folder: Path) -> None:

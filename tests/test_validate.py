@@ -17,7 +17,7 @@ from tasks._run import Workspace
 from tasks._tables import listing, tables
 from tasks.fetch import fetched
 from tasks.prepare import prepared
-from tasks.validate import refuse_errors, validated
+from tasks.validate import main, refuse_errors, validated
 from tests import layouts
 from tests.stages import of_folder
 
@@ -255,6 +255,20 @@ def test_an_odd_file_of_the_raw_data_is_a_warning(sound: tuple[Params, Workspace
     ]
 
 
+def test_warnings_are_carried_into_mlflow(mlflow_store: Path, sound: tuple[Params, Workspace]) -> None:
+    import mlflow
+
+    params, work = sound
+    manifest = Path(params.experiment.fetched)
+    write_manifest(manifest, [*read_manifest(manifest), Entry("none.png", 0, "e" * 64)])
+    main(params, work)
+    (run,) = mlflow.search_runs(experiment_names=["iadr1"], filter_string="tags.stage = 'validate'", output_format="list")
+    assert (run.data.metrics["warnings"], run.data.metrics["errors"]) == (1.0, 0.0)
+    assert run.data.tags["warnings"] == "raw: expected that files are not empty; found 1 rows.\n  none.png: 0"
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/validation.json")
+    assert [finding["check"] for finding in report["findings"]] == ["files are not empty"]
+
+
 def test_an_image_in_two_test_sets_is_no_leak(sound: tuple[Params, Workspace]) -> None:
     parts = parts_of(sound[1])
     parts["test/other"] = [replace(sample, id=sample.id.replace("parts", "other", 1)) for sample in parts["test/parts"]]
@@ -267,7 +281,12 @@ def test_sound_data_passes_and_the_report_is_the_same_again(sound: tuple[Params,
     refuse_errors(report, work)
     assert report["passed"]
     assert report["tables"]["pa_sft"] == {"rows": 10, "anomalous": 5}
-    assert (work.reports / "data_docs" / "index.html").is_file()
+    index = (work.reports / "data_docs" / "index.html").read_text()
+    (page,) = (work.reports / "data_docs" / "validations" / "pa_sft").rglob("*.html")
+    assert all(f">{table}</a></td>" in index for table in ("raw", "pa_sft", "sc_grpo", "validation", "test/parts"))
+    assert page.relative_to(work.reports / "data_docs").as_posix() in index and index.count("<td>nothing</td>") == 5
+    assert "The mask has the size of its image and marks something." in page.read_text()
+    assert "0 of 10 rows have this fault" in page.read_text()
     before = (work.reports / "validation.json").read_bytes()
     validated(params, work)
     assert (work.reports / "validation.json").read_bytes() == before
@@ -293,6 +312,8 @@ def test_planted_faults_are_all_found_and_stop_the_chain_with_their_rows_named(s
     assert "data_docs/index.html" in message
     assert all(f"\n{part}: expected that" in message and sample_id in message for part, sample_id in harmed)
     assert "no image is there twice" not in message  # a warning stops nothing
+    index = (work.reports / "data_docs" / "index.html").read_text()
+    assert all(sample_id in index for _, sample_id in harmed) and "warning: sc_grpo: expected that no image is there twice" in index
 
 
 def test_too_few_rows_and_one_label_only_are_refused(sound: tuple[Params, Workspace]) -> None:

@@ -102,6 +102,14 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not path.name.startswith("."))
 
 
+def words_of(table: Path) -> list[list[str]]:
+    """The words of each line of a text; raises DatasetError when it is none."""
+    try:
+        return [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{table}: not a text in UTF-8 ({error}). Save it as one.") from error
+
+
 def json_of(file: Path) -> Any:
     """What a JSON file holds; raises DatasetError when it is none, or too large to be an annotation."""
     if file.stat().st_size > LARGEST_JSON:

@@ -18,6 +18,7 @@ from iadr1.datasets.folders import (
     masks_in,
     rows,
     sample_of,
+    words_of,
 )  # fmt: skip
 from iadr1.errors import DatasetError
 from iadr1.samples import Sample
@@ -132,8 +133,7 @@ def _dagm_defective(table: Path, masks: dict[str, Path]) -> set[str]:
     """The names that Labels.txt (lines of number, 0 or 1, image, 0, mask or 0) marks as defective; without it, those that have a mask."""
     if not table.is_file():
         return set(masks)
-    lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
-    return {Path(line[2]).stem for line in lines if len(line) >= 3 and line[1] == "1"}
+    return {Path(line[2]).stem for line in words_of(table) if len(line) >= 3 and line[1] == "1"}
 
 
 def sdd(root: Path, dataset: str) -> list[Sample]:

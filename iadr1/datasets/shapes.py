@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iadr1.datasets.folders import NORMAL, folders_in, images_in, inside, json_of, sample_of
+from iadr1.datasets.folders import NORMAL, folders_in, images_in, inside, json_of, sample_of, words_of
 from iadr1.errors import DatasetError
 from iadr1.samples import Sample
 
@@ -136,7 +136,7 @@ def _yolo(root: Path) -> Iterator[Marked]:
     for images, labels in _yolo_folders(root):
         for image in images_in(images):
             table = labels / f"{image.stem}.txt"
-            lines = [line.split() for line in table.read_text(encoding="utf-8").splitlines()] if table.is_file() else []
+            lines = words_of(table) if table.is_file() else []
             try:
                 shapes = [(int(line[0]), _yolo_polygon([float(number) for number in line[1:]])) for line in lines if line]
             except ValueError as error:

@@ -90,6 +90,12 @@ def decisions_of(folder: Path, *, reviewed_only: bool = False) -> Decide:
     return settled
 
 
+def outdated(folder: Path, chains: Mapping[str, str]) -> int:
+    """How many decisions are about another text than the chain of their row, or about a row that is not there."""
+    decided = [each for decisions in read_decisions(folder).values() for each in decisions.values()]
+    return sum(each.id not in chains or each.hash != hash_of(chains[each.id]) for each in decided)
+
+
 def agreement(decisions: Decisions) -> dict[str, Any]:
     """How many each reviewer decided, Cohen's kappa of every two and Fleiss' kappa of all, on the chains that they share."""
     verdicts = {reviewer: {(each.id, each.hash): each.verdict for each in found.values()} for reviewer, found in decisions.items()}

@@ -1,6 +1,7 @@
 """From folders of images to annotated samples: what a data set lists, with the location and visibility that its masks give."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 from iadr1.datasets import TRAINING_SPLITS, class_of, refuse, samples_of, split_of
 from iadr1.datasets.totals import differences
 from iadr1.errors import DatasetError
+from iadr1.known_errors import known_error
 from iadr1.masks import Region, measured
 from iadr1.params import Source
 from iadr1.samples import Sample
@@ -40,17 +42,26 @@ def training_samples(sources: Mapping[str, Source], raw: Path) -> list[Sample]:
 
 
 def read(name: str, source: Source, raw: Path) -> list[Sample]:
-    """The samples of a data set but for those that the parameters exclude, with the types that the parameters state."""
+    """The samples of a data set with the types that the parameters state; those that they exclude and known errors are left out, and told."""
     samples = samples_of(source.layout, raw / source.folder, name)
     for line in differences(source.layout, samples):
         LOG.warning("warning: %s: %s.", name, line)
-    unknown = sorted(set(source.exclude) - {sample.id for sample in samples})
-    refuse(f"{name}: ids to exclude that no image has", unknown, do="Correct `exclude` in the parameters.")
+    unfit = _unfit(name, source, samples)
+    for reason, count in Counter(unfit.values()).items():
+        LOG.warning("warning: %s: %d images are left out: %s.", name, count, reason)
     return [
         replace(sample, type=source.types.get(class_of(sample))) if sample.anomalous and sample.type is None else sample
         for sample in samples
-        if sample.id not in source.exclude
+        if sample.id not in unfit
     ]
+
+
+def _unfit(name: str, source: Source, samples: Sequence[Sample]) -> dict[str, str]:
+    """Why samples are left out, by id."""
+    unknown = sorted(set(source.exclude) - {sample.id for sample in samples})
+    refuse(f"{name}: ids to exclude that no image has", unknown, do="Correct `exclude` in the parameters.")
+    known = {sample.id: reason for sample in samples if (reason := known_error(source.layout, sample.id))}
+    return known | dict.fromkeys(source.exclude, "the parameters exclude them")
 
 
 def refuse_without_normal(what: str, samples: Sequence[Sample]) -> None:
