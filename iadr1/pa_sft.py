@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iadr1 import backbones, prompts, training
+from iadr1.backbones import completion_text, prompt_text
 from iadr1.errors import DatasetError
 from iadr1.images import open_image, require_readable
 from iadr1.samples import Sample
@@ -17,12 +18,12 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) 
     """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
     from trl import SFTConfig
 
-    require_trainable([*samples, *validation])
+    require_trainable([*samples, *validation], shots=job.shots)
     # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
     defaults = {"max_length": None, "eval_strategy": "epoch" if validation else "no"}
     config = training.settings(SFTConfig, job, section="pa_sft", **defaults)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None)
+    trainer = _trainer(config, job, processor, rows(samples, shots=job.shots), rows(validation, shots=job.shots) if validation else None)
     training.run(trainer, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
@@ -30,7 +31,7 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) 
     return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
 
 
-def require_trainable(samples: Sequence[Sample]) -> None:
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, a row without a chain of thought, an unreadable image."""
     if not samples:
         raise DatasetError("PA-SFT has no rows. Raise prepare.pa_sft_rows or check the training data, then run `dvc repro prepare`.")
@@ -39,19 +40,19 @@ def require_trainable(samples: Sequence[Sample]) -> None:
         raise DatasetError(
             f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought."
         )
-    require_readable(samples)
+    require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample]) -> Any:
-    """The samples as TRL reads them: prompt, completion, and the images by path."""
+def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
+    """The samples as TRL reads them, each with up to `shots` of its references: prompt, completion, and the images by path."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample), "completion": _said(prompts.target(sample))} for sample in samples])
+    return Dataset.from_list([{**prompt_row(sample, shots=shots), "completion": _said(prompts.target(sample))} for sample in samples])
 
 
-def prompt_row(sample: Sample) -> dict[str, Any]:
+def prompt_row(sample: Sample, *, shots: int = 0) -> dict[str, Any]:
     """Prompt and images of a sample; TRL wants placeholders in the one and the images in the other."""
-    messages = prompts.messages(sample)
+    messages = prompts.messages(sample, shots=min(shots, len(sample.references)))
     images = [part["image"] for message in messages for part in _parts(message) if part["type"] == "image"]
     return {"prompt": [{**message, "content": [_placeholder(part) for part in _parts(message)]} for message in messages], "images": images}
 
@@ -73,12 +74,12 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
     from trl import SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    inner = DataCollatorForVisionLanguageModeling(processor, max_length=config.max_length, completion_only_loss=True)
+    inner = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
     trainer = SFTTrainer(
         str(job.model),
         args=config,
-        data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0),
+        data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0, max_length=config.max_length),
         train_dataset=train_rows,
         eval_dataset=validation_rows,
         processing_class=processor,
@@ -91,11 +92,14 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
 class Collator:
     """TRL's own collator, run once a sample instead of once a step: later epochs only pad what it has returned.
 
-    `remember` bounds the memory for that in bytes; 0 leaves everything to TRL's collator. The batches are the same.
+    `remember` bounds the memory for that in bytes; 0 leaves everything to TRL's collator. The batches are the same. Prompt and completion
+    are written here, because the chat templates of some families do not end the assistant's turn. A row of more than `max_length` tokens is
+    an error.
     """
 
-    def __init__(self, collator: Any, *, remember: int) -> None:
+    def __init__(self, collator: Any, *, remember: int, max_length: int | None = None) -> None:
         self.collator = collator
+        self.max_length = max_length
         self.padding = {"input_ids": collator.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100, "mm_token_type_ids": 0}
         self.room = remember
         self.whole = not remember
@@ -103,11 +107,25 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if self.whole:
-            return dict(self.collator([self._decoded(example) for example in examples]))
-        return self._padded([self._encoded(example) for example in examples])
+            batch = dict(self.collator([self._decoded(example) for example in examples]))
+        else:
+            batch = self._padded([self._encoded(example) for example in examples])
+        self._require_whole(batch, examples)
+        return batch
+
+    def _require_whole(self, batch: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
+        for tokens, example in zip(batch["attention_mask"].sum(1).tolist(), examples, strict=True):
+            if self.max_length is not None and tokens > self.max_length:
+                raise DatasetError(
+                    f"pa_sft.max_length is {self.max_length}; the row of {example['images'][-1]} has {tokens} tokens. Cut to that, it would lose "
+                    "the answer or image tokens whose pixels stay. Raise max_length or set it to null, lower max_pixels, or leave the row out."
+                )
 
     def _decoded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        return {**example, "images": [open_image(path) for path in example["images"]]}
+        processor, chat = self.collator.processor, example["prompt"]
+        answer = example["completion"][0]["content"][0]["text"]
+        written = {"prompt": prompt_text(processor, chat), "completion": completion_text(processor, chat, answer)}
+        return {**written, "images": [open_image(path) for path in example["images"]]}
 
     def _encoded(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         name = repr(example)

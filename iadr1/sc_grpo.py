@@ -11,6 +11,7 @@ from typing import Any
 
 from iadr1 import backbones, training
 from iadr1.errors import DatasetError, ModelError
+from iadr1.image_counts import count_images
 from iadr1.images import open_image, require_readable
 from iadr1.pa_sft import prompt_row
 from iadr1.rewards import TrlReward, trl_rewards
@@ -55,7 +56,7 @@ def train(
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
-    require_trainable([*samples, *validation])
+    require_trainable([*samples, *validation], shots=job.shots)
     with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
         from trl import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
@@ -67,7 +68,9 @@ def train(
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
-    trainer = _trainer(config, job, processor, rows(samples), rows(validation) if validation else None, naming)
+    trainer = _trainer(
+        config, job, processor, rows(samples, shots=job.shots), rows(validation, shots=job.shots) if validation else None, naming
+    )
     training.run(trainer, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
@@ -88,18 +91,20 @@ def _unimported(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def require_trainable(samples: Sequence[Sample]) -> None:
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, or an image that cannot be read."""
     if not samples:
         raise DatasetError("SC-GRPO has no rows. Raise prepare.sc_grpo_rows or check the training data, then run `dvc repro prepare`.")
-    require_readable(samples)
+    require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample]) -> Any:
-    """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
+def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
+    """The samples as TRL reads them, each with up to `shots` references: prompt, images (decoded when a row is read), and itself for the rewards."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample), "sample": sample.to_json()} for sample in samples]).with_transform(_decoded)
+    return Dataset.from_list([{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]).with_transform(
+        _decoded
+    )
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -125,7 +130,7 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
         if model is not None:
             backbones.pack_images(model)
     backbones.freeze(trainer.model, job.freeze)
-    return trainer
+    return count_images(trainer)
 
 
 class NamingReward:
