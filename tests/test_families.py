@@ -118,8 +118,6 @@ def test_the_loss_is_on_the_answer_and_its_end_and_on_nothing_else(family: str) 
         assert labels == [-100] * start + ids[start : start + len(learned)] + [-100] * (len(ids) - start - len(learned))
         assert tokenizer.eos_token_id in learned and tokenizer.eos_token_id not in ids[start + len(learned) :]
         assert tokenizer.decode(learned).strip().removesuffix(tokenizer.eos_token).strip() == prompts.target(sample)
-        answer = tokenizer("<answer>", add_special_tokens=False)["input_ids"]
-        assert any(learned[at : at + len(answer)] == answer for at in range(len(learned)))
 
 
 @every_family
@@ -128,13 +126,18 @@ def test_the_prompt_is_the_same_in_pa_sft_rollout_and_evaluation(family: str) ->
     processor = collate.collator.processor
     tokenizer = processor.tokenizer
     batch = collate(list(pa_sft.rows(samples(), shots=1)))
-    rollout = processor.apply_chat_template(conversation=chats(), add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    shown = [[{**chat[0], "content": [_opened(part) for part in chat[0]["content"]]}] for chat in chats()]
+    rollout = processor.apply_chat_template(conversation=shown, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     for chat, ids, labels, rolled in zip(chats(), batch["input_ids"].tolist(), batch["labels"].tolist(), rollout, strict=True):
         images = [[open_image(path) for path in images_of(chat)]]
         asked = processor(images=images, text=[backbones.prompt_text(processor, chat)], add_special_tokens=False)["input_ids"][0]
         start = next(at for at, label in enumerate(labels) if label != -100)
         assert ids[:start] == list(asked) == list(rolled)
         assert asked.count(tokenizer.bos_token_id) == (FAMILIES[family].bos is not None)
+
+
+def _opened(part: dict[str, Any]) -> dict[str, Any]:
+    return {**part, "image": open_image(part["image"])} if part["type"] == "image" else part
 
 
 @every_family
