@@ -68,9 +68,15 @@ class Family:
 @functools.cache
 def member(model_type: str) -> Path:
     """The folder of the tiny member of a family, made at the first call and removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix=f"iadr1-{model_type}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder()
     build(FAMILIES[model_type], folder)
+    return folder
+
+
+def temporary_folder() -> Path:
+    """A folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="iadr1-family-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
@@ -100,7 +106,7 @@ def _rename(file: Path, renamed: Sequence[tuple[str, str]]) -> None:
     from safetensors.torch import load_file, save_file
 
     # Larger weights than those of a fresh model, so that different images get different answers.
-    weights = {name: tensor * 4 if tensor.ndim > 1 else tensor for name, tensor in load_file(file).items()}
+    weights = {name: tensor * 9 if tensor.ndim > 1 else tensor for name, tensor in load_file(file).items()}
     for pattern, name in renamed:
         weights = {re.sub(pattern, name, key): tensor for key, tensor in weights.items()}
     save_file(weights, file, metadata={"format": "pt"})

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from iadr1.errors import DatasetError, ModelError
 from iadr1.images import open_image
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
-from tests.families import FAMILIES, member, names_on_disk
+from tests.families import FAMILIES, member, names_on_disk, temporary_folder
 from tests.tiny import tiny_samples
 
 LIMIT = 8
@@ -40,10 +39,14 @@ REWARD = "def spread(verdict, sample, grid):\n    spread.calls += 1\n    return 
 
 @functools.cache
 def samples() -> list[Sample]:
-    """Four samples of two sizes; the second and the last have a reference, so that batches have one and two images."""
-    folder = Path(tempfile.mkdtemp(prefix="iadr1-images-"))
-    (folder / "large").mkdir()
-    some = [*tiny_samples(folder, 2), *tiny_samples(folder / "large", 2, side=80)]
+    """Four samples, two of them wide; the second and the last have a reference, so that batches have one and two images."""
+    from PIL import Image
+
+    folder = temporary_folder()
+    (folder / "wide").mkdir()
+    some = [*tiny_samples(folder, 2), *tiny_samples(folder / "wide", 2, side=80)]
+    for sample in some[2:]:
+        Image.open(sample.images[0]).crop((0, 0, 80, 44)).save(sample.images[0])
     named = [replace(sample, id=f"made/{at}") for at, sample in enumerate(some)]
     return [replace(sample, references=(named[0].images[0],) if at % 2 else ()) for at, sample in enumerate(named)]
 
@@ -64,7 +67,7 @@ class Trained:
 
 @functools.cache
 def trained(family: str) -> Trained:
-    folder, said = Path(tempfile.mkdtemp(prefix=f"iadr1-{family}-")), []
+    folder, said = temporary_folder(), []
 
     def listen() -> Any:
         from transformers import TrainerCallback
@@ -195,7 +198,7 @@ def test_what_is_reloaded_says_what_was_saved(family: str) -> None:
     done = trained(family)
     model, processor = backbones.load_model(done.folder), backbones.load_processor(done.folder)
     assert alone(model, processor) == done.said
-    assert len({tuple(tokens) for tokens in done.said}) > 1
+    assert len({tuple(tokens) for tokens in done.said}) > 2
 
 
 @every_family
@@ -214,8 +217,11 @@ import json, sys
 from pathlib import Path
 from iadr1.engines import VllmEngine
 folder, chats, limit, images = json.loads(sys.argv[1])
-engine = VllmEngine(Path(folder), batch_size=4, max_new_tokens=limit, images=images)
-print("ANSWERS" + json.dumps([answer.text for answer in engine(chats)]))
+engine, heard = VllmEngine(Path(folder), batch_size=4, max_new_tokens=limit, images=images), []
+ask = engine.engine.generate
+engine.engine.generate = lambda *given, **named: heard.extend(ask(*given, **named)) or heard
+engine(chats)
+print("SAID" + json.dumps([list(answer.outputs[0].token_ids) for answer in heard]))
 """
 
 
@@ -226,10 +232,9 @@ def test_vllm_says_what_transformers_says(family: str) -> None:
     done, most = trained(family), backbones.BACKBONES[family].vllm_images or 2
     asked = [(chat, said) for chat, said in zip(chats(), done.said, strict=True) if len(images_of(chat)) <= most]
     told = json.dumps([str(done.folder), [chat for chat, _ in asked], LIMIT, most])
-    ran = subprocess.run([sys.executable, "-c", VLLM, told], capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, "-c", VLLM, told], capture_output=True, text=True, check=False, timeout=600)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    answers = json.loads(ran.stdout.rpartition("ANSWERS")[2])
-    assert answers == texts(backbones.load_processor(done.folder), [said for _, said in asked])
+    assert json.loads(ran.stdout.rpartition("SAID")[2]) == [said for _, said in asked]
 
 
 def test_vllm_refuses_images_that_it_would_show_otherwise() -> None:
