@@ -14,16 +14,16 @@ COLUMNS = ("epoch", "loss", "mean_token_accuracy", "entropy", "grad_norm", "lear
 REMEMBERED_BYTES = 2**30
 
 
-def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample]) -> Outcome:
+def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], shots: int = 0) -> Outcome:
     """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
     from trl import SFTConfig
 
-    require_trainable([*samples, *validation], shots=job.shots)
+    require_trainable([*samples, *validation], shots=shots)
     # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
     defaults = {"max_length": None, "eval_strategy": "epoch" if validation else "no"}
     config = training.settings(SFTConfig, job, section="pa_sft", **defaults)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(config, job, processor, rows(samples, shots=job.shots), rows(validation, shots=job.shots) if validation else None)
+    trainer = _trainer(config, job, processor, rows(samples, shots=shots), rows(validation, shots=shots) if validation else None)
     training.run(trainer, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()

@@ -103,21 +103,19 @@ class Trainer(BaseModel):
 
 
 class PaSft(Trainer):
-    """PA-SFT: the model that is tuned, the largest image it is shown (null: the family has no such limit), and with how many references."""
+    """PA-SFT: the model that is tuned, and the largest image it is shown (null where the family has no such limit)."""
 
     backbone: str
     max_pixels: int | None
     freeze: list[str] = []
-    shots: int = 0
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much; with how many references images are shown."""
+    """SC-GRPO: which rewards count, and how much."""
 
     preset: str
     rewards: dict[str, float]
     freeze: list[str] = []
-    shots: int = 0
 
 
 class Evaluate(Section):

@@ -49,14 +49,21 @@ RENAMED = {"completions/mean_length": "completion_length", "completions/clipped_
 
 
 def train(
-    job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], preset: str, rewards: Mapping[str, float], grid: int
+    job: Job,
+    samples: Sequence[Sample],
+    *,
+    validation: Sequence[Sample],
+    preset: str,
+    rewards: Mapping[str, float],
+    grid: int,
+    shots: int = 0,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
-    require_trainable([*samples, *validation], shots=job.shots)
+    require_trainable([*samples, *validation], shots=shots)
     with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
         from trl import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
@@ -68,9 +75,7 @@ def train(
     config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
-    trainer = _trainer(
-        config, job, processor, rows(samples, shots=job.shots), rows(validation, shots=job.shots) if validation else None, naming
-    )
+    trainer = _trainer(config, job, processor, rows(samples, shots=shots), rows(validation, shots=shots) if validation else None, naming)
     training.run(trainer, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()

@@ -25,7 +25,6 @@ class Job:
     into: Path
     report_to: Sequence[str] = ()
     callbacks: Sequence[Any] = ()
-    shots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,8 @@ def training_job(
     checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, grid, params.seed)
     with fresh_directory(work.models / stage) as into:
         yield Job(
-            told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()],
-            shots=told.shots,
-        )  # fmt: skip
+            told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]
+        )
     shutil.rmtree(work.checkpoints / stage)
 
 

@@ -79,11 +79,11 @@ def trained(family: str) -> Trained:
         return Listen()
 
     (folder / "own.py").write_text(REWARD, encoding="utf-8")
-    first = Job(PA_SFT, member(family), None, (), 0, folder / "checkpoints1", folder / "pa_sft", shots=1)
-    tuned = pa_sft.train(first, samples(), validation=[])
-    second = Job(SC_GRPO, folder / "pa_sft", None, (), 0, folder / "checkpoints2", folder / "sc_grpo", callbacks=[listen()], shots=1)
+    first = Job(PA_SFT, member(family), None, (), 0, folder / "checkpoints1", folder / "pa_sft")
+    tuned = pa_sft.train(first, samples(), validation=[], shots=1)
+    second = Job(SC_GRPO, folder / "pa_sft", None, (), 0, folder / "checkpoints2", folder / "sc_grpo", callbacks=[listen()])
     rewards = {f"{folder / 'own.py'}:spread": 1.0}
-    rewarded = sc_grpo.train(second, samples(), validation=[], preset="paper", rewards=rewards, grid=3)
+    rewarded = sc_grpo.train(second, samples(), validation=[], preset="paper", rewards=rewards, grid=3, shots=1)
     return Trained(folder / "sc_grpo", tuned, rewarded, said)
 
 
