@@ -1,5 +1,6 @@
 """PA-SFT: teach a backbone to perceive, reason and answer, with `trl.SFTTrainer` and the loss on the completion only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,35 +8,56 @@ from iadr1 import backbones, prompts, training
 from iadr1.backbones import completion_text, prompt_text
 from iadr1.errors import DatasetError
 from iadr1.images import open_image, require_readable
+from iadr1.plan import Plan, plan
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 
 COLUMNS = ("epoch", "loss", "mean_token_accuracy", "entropy", "grad_norm", "learning_rate", "eval_loss", "eval_mean_token_accuracy")
+SETTINGS = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "bf16", "gradient_checkpointing")
 REMEMBERED_BYTES = 2**30
 
 
-def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], shots: int = 0) -> Outcome:
-    """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint."""
-    from trl import SFTConfig
+def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], shots: int = 0, answers_only: bool = False) -> Outcome:
+    """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint.
 
-    require_trainable([*samples, *validation], shots=shots)
-    # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
-    defaults = {"max_length": None, "eval_strategy": "epoch" if validation else "no"}
-    config = training.settings(SFTConfig, job, section="pa_sft", **defaults)
+    A prompt shows up to `shots` references before the query; with `answers_only` the completion is the answer without think, location and type.
+    """
+    require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    trainer = _trainer(config, job, processor, rows(samples, shots=shots), rows(validation, shots=shots) if validation else None)
-    training.run(trainer, job)
+    train_rows, validation_rows = (rows(part, shots=shots, answers_only=answers_only) if part else None for part in (samples, validation))
+
+    def build(job: Job) -> Any:
+        return _trainer(_config(job, is_validated=bool(validation)), job, processor, train_rows, validation_rows)
+
+    trainer = training.fit(build, job)
     if validation and not training.is_validated(trainer.state):
         trainer.evaluate()
-    backbones.save(trainer.model, processor, job.into)
-    return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
+    return training.outcome(trainer, processor, job)
 
 
-def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
+def planned(job: Job, samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> Plan:
+    """What `train` will do."""
+    config = _config(job, is_validated=False)
+    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    longest = max((prompts.target(sample, answers_only=answers_only) for sample in samples), key=len)
+    said = len(processor.tokenizer(longest)["input_ids"])
+    batch = job.processes * config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = math.ceil(len(samples) / batch)
+    return plan("pa_sft", job, config, samples, processor=processor, settings=SETTINGS, completion=said, steps_an_epoch=steps, shots=shots)
+
+
+def _config(job: Job, *, is_validated: bool) -> Any:
+    from trl import SFTConfig
+
+    # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
+    return training.settings(SFTConfig, job, section="pa_sft", max_length=None, eval_strategy="epoch" if is_validated else "no")
+
+
+def require_trainable(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> None:
     """Raise DatasetError when there is nothing to learn from: no rows, a row without a chain of thought, an unreadable image."""
     if not samples:
         raise DatasetError("PA-SFT has no rows. Raise prepare.pa_sft_rows or check the training data, then run `dvc repro prepare`.")
-    silent = [sample.id for sample in samples if not (sample.reasoning or "").strip()]
+    silent = [] if answers_only else [sample.id for sample in samples if not (sample.reasoning or "").strip()]
     if silent:
         raise DatasetError(
             f"{len(silent)} of {len(samples)} rows have no reasoning, first {silent[0]}. PA-SFT learns from chains of thought."
@@ -43,15 +65,16 @@ def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
-    """The samples as TRL reads them, each with up to `shots` of its references: prompt, completion, and the images by path."""
+def rows(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> Any:
+    """The samples as TRL reads them: prompt, completion, and the images by path."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample, shots=shots), "completion": _said(prompts.target(sample))} for sample in samples])
+    said = [_said(prompts.target(sample, answers_only=answers_only)) for sample in samples]
+    return Dataset.from_list([{**prompt_row(sample, shots=shots), "completion": text} for sample, text in zip(samples, said, strict=True)])
 
 
 def prompt_row(sample: Sample, *, shots: int = 0) -> dict[str, Any]:
-    """Prompt and images of a sample; TRL wants placeholders in the one and the images in the other."""
+    """Prompt and images of a sample, with up to `shots` references; TRL wants placeholders in the one and the images in the other."""
     messages = prompts.messages(sample, shots=min(shots, len(sample.references)))
     images = [part["image"] for message in messages for part in _parts(message) if part["type"] == "image"]
     return {"prompt": [{**message, "content": [_placeholder(part) for part in _parts(message)]} for message in messages], "images": images}
@@ -76,17 +99,16 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
 
     inner = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
-    trainer = SFTTrainer(
-        str(job.model),
+    return training.trainer_of(
+        SFTTrainer,
+        job,
+        section="pa_sft",
         args=config,
         data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0, max_length=config.max_length),
         train_dataset=train_rows,
         eval_dataset=validation_rows,
         processing_class=processor,
     )
-    backbones.pack_images(trainer.model)
-    backbones.freeze(trainer.model, job.freeze)
-    return trainer
 
 
 class Collator:

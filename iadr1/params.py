@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from iadr1.errors import ParamsError
@@ -68,18 +68,23 @@ class Fetch(Section):
 
 
 class Prepare(Section):
-    """Which samples train, and how many.
+    """Which samples train, how many, and in which variant of the paper's tables (docs/data.md).
 
-    `teacher` is the model that writes the chains, None for the offline teacher; `reject` names the gates on chains whose findings cost a
-    row, the others are only told.
+    `pa_sft_share` keeps that share of the PA-SFT rows; with `answers_only` they teach the answer alone; `shots` is how many normal reference
+    images a training prompt shows before the query. `teacher` is the model that writes the chains, None for the offline teacher; `reject`
+    names the gates on chains whose findings cost a row, the others are only told.
     """
 
     train: dict[str, Source]
     pa_sft_rows: int
     sc_grpo_rows: int
     validation_rows: int
-    anomalous_share: float
-    grid: int
+    anomalous_share: float = Field(ge=0, le=1)
+    pa_sft_share: float = Field(gt=0, le=1)
+    chains: Literal["expert_ad", "answers_only"]
+    types: Literal["fine", "coarse"]
+    grid: int = Field(ge=1, le=5)
+    shots: int = Field(ge=0, le=4)
     teacher: str | None
     reject: list[str]
 
@@ -92,9 +97,18 @@ class Validate(Section):
 
 
 class Trainer(BaseModel):
-    """A section whose further keys go untouched to the trainer's own dataclass."""
+    """A section whose further keys go untouched to the trainer's own dataclass.
+
+    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training), `global_batch_size` the rows of a step on all
+    devices together, `limits` what replaces a limit of a healthy training.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    freeze: list[str] = []
+    lora: dict[str, Any] = {}
+    global_batch_size: int | None = None
+    limits: dict[str, float] = {}
 
     @property
     def trainer(self) -> dict[str, Any]:
@@ -107,15 +121,16 @@ class PaSft(Trainer):
 
     backbone: str
     max_pixels: int | None
-    freeze: list[str] = []
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much."""
+    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it."""
 
     preset: str
     rewards: dict[str, float]
-    freeze: list[str] = []
+    recipe: str = "paper"
+    balanced: bool | None = None
+    resamples: int | None = None
 
 
 class Evaluate(Section):
@@ -179,7 +194,24 @@ def parse(tree: Mapping[str, Any], *, source: str) -> Params:
         raise ParamsError(f"{source}: {_first_problem(error, tree)}") from error
     for section, (module, name) in TRAINERS.items():
         _refuse_unknown_trainer_keys(getattr(params, section), section, fields=trainer_fields(module, name), source=source)
+    for problem in _contradictions(params):
+        raise ParamsError(f"{source}: {problem}")
     return params
+
+
+def _contradictions(params: Params) -> Iterator[str]:
+    """Keys that cannot both be meant."""
+    minority = min(params.prepare.anomalous_share, 1 - params.prepare.anomalous_share)
+    if minority < params.validate.minimum_minority_share:
+        yield (
+            f"prepare.anomalous_share {params.prepare.anomalous_share} leaves one class fewer rows than "
+            f"validate.minimum_minority_share {params.validate.minimum_minority_share} allows. Change one of them."
+        )
+    if params.sc_grpo.preset == "released" and params.prepare.grid != 3:
+        yield (
+            f"sc_grpo.preset released knows places on a 3 x 3 grid only, but prepare.grid is {params.prepare.grid}. "
+            "Set the grid to 3, or take another preset."
+        )
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

@@ -25,8 +25,10 @@ def messages(sample: Sample, *, shots: int = 0, base: bool = False) -> list[Mess
     return [{"role": "user", "content": _reference_parts(sample.references[:shots]) + content}]
 
 
-def target(sample: Sample) -> str:
-    """The answer to learn: the gold verdict, rendered; raises DatasetError for a sample without reasoning."""
+def target(sample: Sample, *, answers_only: bool = False) -> str:
+    """The answer to learn: the gold verdict, rendered, or yes or no alone; raises DatasetError for a sample without the reasoning that it needs."""
+    if answers_only:
+        return Verdict(sample.anomalous).render()
     if not sample.reasoning:
         raise DatasetError(f"{sample.id}: a sample to imitate needs its reasoning; found none. Build it with `dvc repro prepare`.")
     return gold(sample).render()

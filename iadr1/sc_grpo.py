@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,24 +15,19 @@ from iadr1.errors import DatasetError, ModelError
 from iadr1.image_counts import count_images
 from iadr1.images import open_image, require_readable
 from iadr1.pa_sft import prompt_row
+from iadr1.plan import Plan, plan
+from iadr1.recipes import RECIPES, Recipe, balanced_order
+from iadr1.resampling import resampling_trainer
 from iadr1.rewards import TrlReward, trl_rewards
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
+from iadr1.verdict import Verdict
 
-# The paper's and its code's settings, where TRL's own defaults differ; params.yaml overrides each of them.
-PAPER = {
-    "num_generations": 4,
-    "beta": 0.04,
-    "epsilon": 0.2,
-    "temperature": 0.9,
-    "top_p": 0.9,
-    "top_k": 50,
-    "loss_type": "grpo",
-    "scale_rewards": "group",
-    "use_bias_correction_kl": False,
-    "max_completion_length": 512,
-}
 NEVER = 2**31
+SETTINGS = (
+    "learning_rate", "lr_scheduler_type", "bf16", "gradient_checkpointing", "loss_type", "beta", "epsilon", "num_iterations", "num_generations",
+    "max_completion_length", "temperature", "top_p", "top_k", "use_vllm",
+)  # fmt: skip
 COLUMNS = (
     "epoch",
     "loss",
@@ -56,31 +52,63 @@ def train(
     preset: str,
     rewards: Mapping[str, float],
     grid: int,
+    recipe: Recipe = RECIPES["paper"],
     shots: int = 0,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
+    A prompt shows up to `shots` references before the query.
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
     require_trainable([*samples, *validation], shots=shots)
+    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
+    ordered = balanced_order(samples, job.seed) if recipe.balanced else samples
+    train_rows, validation_rows = (rows(part, shots=shots) if part else None for part in (ordered, validation))
+
+    def build(job: Job) -> Any:
+        config = _config(job, recipe, weights, is_validated=bool(validation))
+        return _trainer(resampling_trainer(recipe.resamples), config, job, processor, train_rows, validation_rows, naming)
+
+    trainer = training.fit(build, job)
+    if validation and not training.is_validated(trainer.state):
+        trainer.evaluate()
+    return training.outcome(trainer, processor, job)
+
+
+def planned(job: Job, samples: Sequence[Sample], *, recipe: Recipe, shots: int = 0) -> Plan:
+    """What `train` will do."""
+    config = _config(job, recipe, (), is_validated=False)
+    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
+    # A rollout serves num_iterations updates for each of its parts.
+    parts = config.steps_per_generation / config.gradient_accumulation_steps
+    steps = len(samples) // (config.generation_batch_size // config.num_generations) * parts * config.num_iterations
+    return plan(
+        "sc_grpo", job, config, samples, processor=processor, settings=SETTINGS, completion=config.max_completion_length,
+        steps_an_epoch=steps, shots=shots,
+    )  # fmt: skip
+
+
+def _config(job: Job, recipe: Recipe, weights: Sequence[float], *, is_validated: bool) -> Any:
     with nullcontext() if job.keys.get("use_vllm") else _unimported("vllm"):
         from trl import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: F401
+    job = job if job.global_batch_size else replace(job, global_batch_size=recipe.global_batch_size)
+    return training.settings(GRPOConfig, job, section="sc_grpo", **_defaults(job, recipe, weights, is_validated=is_validated))
+
+
+def _defaults(job: Job, recipe: Recipe, weights: Sequence[float], *, is_validated: bool) -> dict[str, Any]:
+    """The recipe's settings, and how the training is shown and measured."""
     # Without log_completions there is nothing to look at when a reward misleads; printing them is for no one.
-    shown = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": weights}
+    shown = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": list(weights) or None}
+    ordered = {"shuffle_dataset": False} if recipe.balanced else {}
+    if not is_validated:
+        return {**recipe.trainer, **shown, **ordered}
     # Before the first step; run() is followed by the measurement after the last one.
     measured = {"eval_on_start": True, "eval_strategy": "steps", "eval_steps": NEVER, "num_generations_eval": 2}
-    measured["per_device_eval_batch_size"] = job.keys.get("per_device_train_batch_size", 8)
-    config = training.settings(GRPOConfig, job, section="sc_grpo", **PAPER, **shown, **(measured if validation else {}))
-    processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
-    trainer = _trainer(config, job, processor, rows(samples, shots=shots), rows(validation, shots=shots) if validation else None, naming)
-    training.run(trainer, job)
-    if validation and not training.is_validated(trainer.state):
-        trainer.evaluate()
-    backbones.save(trainer.model, processor, job.into)
-    return Outcome(trainer.state.log_history, trainer.state.global_step, backbones.part_sizes(trainer.model))
+    most = job.keys.get("per_device_train_batch_size", 8)
+    return {**recipe.trainer, **shown, **ordered, **measured, "per_device_eval_batch_size": most + most % 2}
 
 
 @contextmanager
@@ -104,12 +132,11 @@ def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
 
 
 def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
-    """The samples as TRL reads them, each with up to `shots` references: prompt, images (decoded when a row is read), and itself for the rewards."""
+    """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
     from datasets import Dataset
 
-    return Dataset.from_list([{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]).with_transform(
-        _decoded
-    )
+    told = [{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]
+    return Dataset.from_list(told).with_transform(_decoded)
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -118,23 +145,19 @@ def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {**batch, "images": [[open_image(path) for path in paths] for paths in batch["images"]]}
 
 
-def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_rows: Any, rewards: Sequence[Any]) -> Any:
-    from trl import GRPOTrainer
-
+def _trainer(kind: Any, config: Any, job: Job, processor: Any, train_rows: Any, validation_rows: Any, rewards: Sequence[Any]) -> Any:
     # Left padding: generation continues from the last column.
     processor.tokenizer.padding_side = "left"
-    trainer = GRPOTrainer(
-        str(job.model),
+    trainer = training.trainer_of(
+        kind,
+        job,
+        section="sc_grpo",
         reward_funcs=list(rewards),
         args=config,
         train_dataset=train_rows,
         eval_dataset=validation_rows,
         processing_class=processor,
     )
-    for model in (trainer.model, trainer.ref_model):
-        if model is not None:
-            backbones.pack_images(model)
-    backbones.freeze(trainer.model, job.freeze)
     return count_images(trainer)
 
 
@@ -150,11 +173,22 @@ class NamingReward:
         ids = [json.loads(row)["id"] for row in sample]
         if self.logs_samples:
             others["log_extra"]("sample", ids)
+            _log_answers(others["log_metric"], completions, sample)
         values: list[float | None] = []
         for prompt, completion, row, name in zip(prompts, completions, sample, ids, strict=True):
             with _Naming(self.__name__, name):
                 values += [_finite(value) for value in self.reward([prompt], [completion], [row])]
         return values
+
+
+def _log_answers(log_metric: Any, completions: Sequence[Any], sample: Sequence[str]) -> None:
+    """The share of yes among the answers that can be read, of anomalous images, and of answers that cannot be read."""
+    said = [Verdict.parse("".join(message["content"] for message in completion)).anomalous for completion in completions]
+    readable = [answer for answer in said if answer is not None]
+    if readable:
+        log_metric("said_anomalous", sum(readable) / len(readable))
+    log_metric("are_anomalous", sum(json.loads(row)["anomalous"] for row in sample) / len(sample))
+    log_metric("unreadable", 1 - len(readable) / len(said))
 
 
 class _Naming:

@@ -30,6 +30,16 @@ def divided(
     }  # fmt: skip
 
 
+def thinned(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """A share of the samples, alike in every class and category; those of a smaller share are among those of a larger one."""
+    kept: set[str] = set()
+    for label in (True, False):
+        members = [sample for sample in samples if sample.anomalous is label]
+        ranked = _in_proportion(members, Counter(map(category_of, members)))
+        kept |= {sample.id for sample in ranked[: round(len(members) * share)]}
+    return [sample for sample in samples if sample.id in kept]
+
+
 def category_of(sample: Sample) -> str:
     """A category's name among all data sets."""
     return f"{sample.dataset}/{sample.category}"

@@ -76,6 +76,7 @@ CHAINS = (
         is_error=False,
     ),
 )
+ANSWERS_ONLY = (fault("reasoning", "no row has a chain of thought, because prepare.chains is answers_only"),)
 GRAMMAR = fault("target_problem", "the target text is in the grammar that the rewards read")
 BOTH_LABELS = Check(
     "ExpectColumnDistinctValuesToContainSet",
@@ -85,8 +86,11 @@ BOTH_LABELS = Check(
 )
 
 
-def checks(table: str, limits: Limits, *, empty: bool) -> Sequence[Check]:
-    """The checks of a table in the order of the report; an empty table has no columns, so that only its length is judged."""
+def checks(table: str, limits: Limits, *, empty: bool, chains: bool) -> Sequence[Check]:
+    """The checks of a table in the order of the report; an empty table has no columns, so that only its length is judged.
+
+    `chains` says whether the rows of PA-SFT carry chains of thought, or answers only.
+    """
     if table == RAW:
         return [Check("ExpectTableRowCountToBeBetween", "there is at least 1 file", {"min_value": 1}), *([] if empty else LISTING)]
     least = limits.minimum_rows if table in ("pa_sft", "sc_grpo") else 1
@@ -99,8 +103,8 @@ def checks(table: str, limits: Limits, *, empty: bool) -> Sequence[Check]:
         f"normal and defective images have a share of at least {share} each",
         {"column": "anomalous", "min_value": share, "max_value": 1 - share},
     )
-    chains = CHAINS if table in ("pa_sft", "validation") else ()
-    form = (GRAMMAR, *chains, balance) if table in TRAINING else (BOTH_LABELS,)
+    thought = (CHAINS if chains else ANSWERS_ONLY) if table in ("pa_sft", "validation") else ()
+    form = (GRAMMAR, *thought, balance) if table in TRAINING else (BOTH_LABELS,)
     return [rows, *IDENTITY, *FILES, *APART, KNOWN, *form]
 
 

@@ -20,7 +20,7 @@ from iadr1.params import parse, read, suggestion
 
 FOLDER = Path("experiments")
 # Folders of the root experiment that an experiment of the same name would write into.
-TAKEN = frozenset({"root", "raw", "prepared", "predictions", "evaluate", "data_docs", "pa_sft", "sc_grpo"})
+TAKEN = frozenset({"root", "raw", "prepared", "predictions", "evaluate", "data_docs", "pa_sft", "sc_grpo", "expert_ad"})
 
 
 def compose(name: str, data: str | None) -> Path:

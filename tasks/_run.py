@@ -3,6 +3,7 @@
 import argparse
 import errno
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iadr1.errors import Iadr1Error
+from iadr1.errors import Iadr1Error, Stopped
 from iadr1.params import Params, load
 from tasks._environment import switch_telemetry_off
 
@@ -49,14 +50,26 @@ def _raw(params: Params) -> Path:
     return Path((params.fetch.source == "folder" and params.fetch.path) or params.experiment.fetched)
 
 
-def run_stage(name: str, main: Callable[..., None], *, options: Mapping[str, Callable[[str], Any]] | None = None) -> None:
-    """Run a stage's `main(params, workspace, **options)` from the command line; exit 1 with one clear line for what a user can mend."""
+def run_stage(
+    name: str,
+    main: Callable[..., None],
+    *,
+    options: Mapping[str, Callable[[str], Any]] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> None:
+    """Run a stage's `main(params, workspace, **options, **flags)` from the command line; exit 1 with one clear line for what a user can mend.
+
+    `options` maps a name to what reads its value, `flags` a name to its help.
+    """
     switch_telemetry_off()
-    given = vars(_parser(name, main, options or {}).parse_args())
+    given = vars(_parser(name, main, options or {}, flags or {}).parse_args())
     params_file = given.pop("params")
     try:
         params = load(params_file)
         main(params, Workspace.of(params, params_file), **given)
+    except Stopped as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except Iadr1Error as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
@@ -71,12 +84,16 @@ def disk_full(error: OSError) -> str:
     return f"the disk is full ({error.strerror}: {where}). Nothing half-written is left; free some space and run again."
 
 
-def _parser(name: str, main: Callable[..., None], options: Mapping[str, Callable[[str], Any]]) -> argparse.ArgumentParser:
+def _parser(
+    name: str, main: Callable[..., None], options: Mapping[str, Callable[[str], Any]], flags: Mapping[str, str]
+) -> argparse.ArgumentParser:
     about = sys.modules[main.__module__].__doc__
     parser = argparse.ArgumentParser(f"python -m tasks.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="parameter file (default: params.yaml)")
     for option, kind in options.items():
         parser.add_argument(f"--{option}", type=kind, required=True)
+    for flag, about_flag in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=about_flag)
     return parser
 
 

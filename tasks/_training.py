@@ -3,35 +3,78 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from iadr1.backbones import backbone_of
-from iadr1.params import Params
+from iadr1.errors import ParamsError
+from iadr1.guards import Limits
+from iadr1.params import Params, suggestion
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 from tasks._run import Workspace, fresh_directory, fresh_file
+from tasks._tracking import StageRun, stage_run
 
+# A rollout of a large model without vLLM takes minutes; what takes half an hour without an event does not end.
+HANG_SECONDS = "1800"
+DRY_RUN = {"dry-run": "tell the plan (parts, batch, steps, memory) and train nothing"}
 SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
-@contextmanager
-def training_job(
-    work: Workspace, params: Params, stage: str, *, model: Path, samples: Sequence[Sample], grid: int | None = None
-) -> Iterator[Job]:
-    """A job whose model becomes the stage's output at the end, all of it or nothing; its checkpoints outlive a kill and not a success."""
+def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: Path, samples: Sequence[Sample]) -> Job:
+    """What the parameters and the environment (WORLD_SIZE of torchrun, IADR1_HANG_SECONDS) say about a training.
+
+    `settings` are what it depends on besides its own section, and so part of its checkpoints' name.
+    """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    checkpoints = work.checkpoints / stage / fingerprint(model, samples, told.model_dump(), max_pixels, grid, params.seed)
+    # A limit decides when to stop, not what is trained: with another one the training goes on.
+    own = told.model_dump(exclude={"limits"})
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed)
+    return Job(
+        told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, work.models / stage,
+        global_batch_size=told.global_batch_size, processes=int(os.environ.get("WORLD_SIZE", "1")), lora=told.lora,
+        limits=limits(stage, told.limits), hang_after=float(os.environ.get("IADR1_HANG_SECONDS", HANG_SECONDS)),
+    )  # fmt: skip
+
+
+@contextmanager
+def training_job(work: Workspace, stage: str, job: Job) -> Iterator[Job]:
+    """The job with a folder for its model that becomes the stage's output at the end, all or nothing; checkpoints outlive a kill, not a success.
+
+    Of several processes (torchrun) the first does that, records and speaks; the others only train.
+    """
+    if not is_main_process():
+        yield job
+        return
     with fresh_directory(work.models / stage) as into:
-        yield Job(
-            told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, into, report_to=["mlflow"], callbacks=[_progress()]
-        )
-    shutil.rmtree(work.checkpoints / stage)
+        yield replace(job, into=into, report_to=["mlflow"], callbacks=[_progress()])
+    shutil.rmtree(job.checkpoints.parent)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that records and writes; torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def limits(stage: str, changes: Mapping[str, float]) -> Limits:
+    """The limits of a healthy training, some of them changed; raises ParamsError for a name that is none."""
+    known = [field.name for field in fields(Limits)]
+    if unknown := sorted(changes.keys() - set(known)):
+        raise ParamsError(f"params.yaml: {stage}.limits.{unknown[0]} is not a limit; {suggestion(unknown[0], known)}")
+    numbers: dict[str, Any] = {name: int(value) if name == "window" else value for name, value in changes.items()}
+    return replace(Limits(), **numbers)
+
+
+def stage_recording(work: Workspace, params: Params, stage: str) -> AbstractContextManager[StageRun | None]:
+    """The stage's MLflow run; None for a process that only trains."""
+    return stage_run(work, stage, params) if is_main_process() else nullcontext()
 
 
 def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:

@@ -12,22 +12,30 @@ from iadr1.params import Params
 from iadr1.samples import read_samples
 from iadr1.training import Outcome
 from tasks._run import Workspace, run_stage
-from tasks._tracking import stage_run
-from tasks._training import flat_parts, quiet_libraries, training_job, write_curve, write_metrics
+from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
 
 STAGE = "pa_sft"
 
 
-def main(params: Params, work: Workspace) -> None:
-    """Train, save the model and its curve, and log both."""
+def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
+    """Train, save the model and its curve, and log both; `dry_run` only tells the plan."""
     from iadr1 import pa_sft
 
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    pa_sft.require_trainable([*samples, *validation])
+    shots, answers_only = params.prepare.shots, params.prepare.chains == "answers_only"
+    pa_sft.require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     quiet_libraries()
-    model = Path(params.pa_sft.backbone)
-    with stage_run(work, STAGE, params) as run, training_job(work, params, STAGE, model=model, samples=[*samples, *validation]) as job:
-        outcome = pa_sft.train(job, samples, validation=validation)
+    job = job_of(work, params, STAGE, shots, answers_only, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
+    plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
+    if dry_run:
+        print(plan.text)
+    plan.require_memory()
+    if dry_run:
+        return
+    with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
+        outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)
+        if run is None:
+            return
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
         write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
         run.log_params(flat_parts(outcome))
@@ -41,4 +49,4 @@ def _metrics(outcome: Outcome, *, rows: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage(STAGE, main)
+    run_stage(STAGE, main, flags=DRY_RUN)

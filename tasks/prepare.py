@@ -18,6 +18,7 @@ from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, endpoint_of
 from iadr1.expert_ad.replies import Kept, in_threads
 from iadr1.expert_ad.sources import annotated, multi_view, read, refuse_without_normal, training_samples
 from iadr1.expert_ad.teachers import OfflineTeacher, Teacher
+from iadr1.expert_ad.variants import varied
 from iadr1.params import Params
 from iadr1.samples import Sample, write_samples
 from iadr1.splits import category_of, divided
@@ -25,6 +26,7 @@ from tasks._parallel import each
 from tasks._run import Workspace, fresh_directory, run_stage
 
 AT_ONCE = 8  # requests to a teacher under way
+REPLIES = Path(".checkpoints/expert_ad")  # of teachers, by content: an experiment does not pay for what another one has asked
 VISIBILITY = "visibility.json"  # what made data knows exactly: {path below the raw data: visibility}
 
 
@@ -54,31 +56,33 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     )
     if hidden:
         print(f"prepare: {len(hidden)} views of defective parts do not show the defect (their mask is empty) and are left out.")
-    teacher, mapper = _teacher(params, work)
+    teacher, mapper = _teacher(params)
     built = build(
         {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=teacher, described=CHAINED,
         rejecting=frozenset(params.prepare.reject), rows=_rows_asked(params), anomalous_share=params.prepare.anomalous_share,
-        grid=params.prepare.grid, mapper=mapper,
+        grid=params.prepare.grid, types=params.prepare.types, mapper=mapper,
     )  # fmt: skip
+    learned = varied(built.parts, params.prepare)
     tests = {
         name: [with_references(sample, normal.get(category_of(sample), [])) for sample in _kept(samples, known)]
         for name, samples in tests.items()
     }
     with fresh_directory(work.prepared) as folder:
-        for part, samples in built.parts.items():
+        for part, samples in learned.items():
             write_samples(folder / f"{part}.jsonl", samples)
         for name, samples in tests.items():
             write_samples(folder / "test" / f"{name}.jsonl", samples)
-    _tell(built, tests, _rows_asked(params))
-    return {f"{name}_{kind}": count for name, samples in {**built.parts, **tests}.items() for kind, count in _counts(samples).items()}
+    _tell_gates(built)
+    _tell({**built.parts, **tests}, {**learned, **tests}, asked=_rows_asked(params))
+    _tell_fewer_references(learned, params.prepare.shots)
+    return {f"{name}_{kind}": count for name, samples in {**learned, **tests}.items() for kind, count in _counts(samples).items()}
 
 
-def _teacher(params: Params, work: Workspace) -> tuple[Teacher, Mapper]:
+def _teacher(params: Params) -> tuple[Teacher, Mapper]:
     """The teacher that the parameters name, and how it is asked about many pairs; what it answers is kept for the next run."""
     if params.prepare.teacher is None:
         return OfflineTeacher(), partial(each, doing="writing chains")
-    teacher = EndpointTeacher(Endpoint(*endpoint_of(os.environ, params.prepare.teacher)))
-    kept = Kept(teacher, work.checkpoints / "expert_ad")
+    kept = Kept(EndpointTeacher(Endpoint(*endpoint_of(os.environ, params.prepare.teacher))), REPLIES)
     return kept, in_threads(AT_ONCE, kept)
 
 
@@ -127,18 +131,27 @@ def _tell_excluded(params: Params) -> None:
             print(f"prepare: {name}: {len(source.exclude)} images with known errors are excluded.")
 
 
-def _tell(built: Built, tests: Mapping[str, Sequence[Sample]], asked: Mapping[str, int]) -> None:
+def _tell_gates(built: Built) -> None:
     for name, gate in built.report()["gates"].items():
         if gate["found"]:
             print(f"prepare: gate {name}: {gate['found']} chains ({gate['rate']:.1%}), such as: {gate['examples'][0]}")
-    for name, samples in {**built.parts, **tests}.items():
-        counts = _counts(samples)
-        short = (
-            f", fewer than the {asked[name]} asked for: the training data holds no more that fit"
-            if len(samples) < asked.get(name, 0)
-            else ""
-        )
-        print(f"prepare: {name}: {len(samples)} rows, {counts['normal']} normal and {counts['anomalous']} defective{short}.")
+
+
+def _tell(built: Mapping[str, Sequence[Sample]], written: Mapping[str, Sequence[Sample]], *, asked: Mapping[str, int]) -> None:
+    for name, samples in written.items():
+        counts, there = _counts(samples), len(built[name])
+        share = f" of {there} (prepare.pa_sft_share)" if len(samples) < there else ""
+        short = f", fewer than the {asked[name]} asked for: the training data holds no more that fit" if there < asked.get(name, 0) else ""
+        print(f"prepare: {name}: {len(samples)} rows{share}, {counts['normal']} normal and {counts['anomalous']} defective{short}.")
+
+
+def _tell_fewer_references(parts: Mapping[str, Sequence[Sample]], shots: int) -> None:
+    for part, samples in parts.items():
+        fewer = sum(len(sample.references) < shots for sample in samples)
+        if fewer:
+            print(
+                f"prepare: {part}: {fewer} of {len(samples)} rows have fewer than {shots} reference images; they are shown what there is."
+            )
 
 
 if __name__ == "__main__":

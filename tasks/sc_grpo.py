@@ -10,29 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from iadr1.params import Params
+from iadr1.recipes import recipe_named
 from iadr1.samples import Sample, read_samples
 from tasks._run import Workspace, run_stage
-from tasks._tracking import StageRun, stage_run
-from tasks._training import flat_parts, quiet_libraries, training_job, write_curve, write_metrics
+from tasks._tracking import StageRun
+from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
 
 STAGE = "sc_grpo"
 TABLE_ROWS = 16
 
 
-def main(params: Params, work: Workspace) -> None:
-    """Train, save the model and its curve, and log both with the last completions."""
+def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
+    """Train, save the model and its curve, and log both with the last completions; `dry_run` only tells the plan."""
     from iadr1 import sc_grpo
 
-    told = params.sc_grpo
+    told, grid, shots = params.sc_grpo, params.prepare.grid, params.prepare.shots
+    recipe = recipe_named(told.recipe, balanced=told.balanced, resamples=told.resamples)
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
-    sc_grpo.require_trainable([*samples, *validation])
+    sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    model, grid = work.models / "pa_sft", params.prepare.grid
-    with (
-        stage_run(work, STAGE, params) as run,
-        training_job(work, params, STAGE, model=model, samples=[*samples, *validation], grid=grid) as job,
-    ):
-        outcome = sc_grpo.train(job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid)
+    job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
+    plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
+    if dry_run:
+        print(plan.text)
+    plan.require_memory()
+    if dry_run:
+        return
+    with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
+        outcome = sc_grpo.train(
+            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
+        )
+        if run is None:
+            return
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
@@ -89,4 +98,4 @@ def _columns(frame: Any, images: Mapping[str, str]) -> dict[str, list[Any]]:
 
 
 if __name__ == "__main__":
-    run_stage(STAGE, main)
+    run_stage(STAGE, main, flags=DRY_RUN)

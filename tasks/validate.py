@@ -41,7 +41,7 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
     layouts = {name: source.layout for name, source in {**params.prepare.train, **params.evaluate.datasets}.items()}
     judged = {RAW: listing(Path(params.experiment.fetched)), **tables(samples, grid=params.prepare.grid, layouts=layouts)}
     with fresh_directory(work.reports / "data_docs") as pages:
-        findings = _judged(judged, params.validate, pages=pages)
+        findings = _judged(judged, params.validate, chains=params.prepare.chains == "expert_ad", pages=pages)
     errors, warnings = ([finding for finding in findings if finding["severity"] == severity] for severity in ("error", "warning"))
     report = {
         "passed": not errors,
@@ -78,7 +78,7 @@ def _prepared_samples(work: Workspace) -> dict[str, list[Sample]]:
     return {name: read_samples(file) for name, file in files.items()}
 
 
-def _judged(judged: Mapping[str, Table], limits: Limits, *, pages: Path) -> list[Finding]:
+def _judged(judged: Mapping[str, Table], limits: Limits, *, chains: bool, pages: Path) -> list[Finding]:
     """The findings of every table's suite, in the order of tables and checks."""
     import great_expectations as gx
     import pandas as pd
@@ -91,7 +91,7 @@ def _judged(judged: Mapping[str, Table], limits: Limits, *, pages: Path) -> list
     findings: list[Finding] = []
     for name, rows in judged.items():
         title = name.replace("/", "-")  # Data Docs make file names of the titles
-        suite = checks(name, limits, empty=not rows)
+        suite = checks(name, limits, empty=not rows, chains=chains)
         batch = source.add_dataframe_asset(title).add_batch_definition_whole_dataframe("all")
         expected = context.suites.add(gx.ExpectationSuite(title, expectations=expectations(suite)))
         validation = context.validation_definitions.add(gx.ValidationDefinition(name=title, data=batch, suite=expected))

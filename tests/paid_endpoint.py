@@ -113,7 +113,7 @@ def reply_to(body: dict[str, Any], *, nonsense: bool) -> str:
         return json.dumps(COMPARISON)
     if "The query is normal." in text:
         return json.dumps(NORMAL)
-    kind = text.split("one of: ")[1].split(",")[0].strip('"} ')
+    kind = text.split('"type": "')[1].split('"')[0].split("one of: ")[-1].split(",")[0]
     return json.dumps({name: value.format(type=kind) for name, value in DEFECT.items()})
 
 

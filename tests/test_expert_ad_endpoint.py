@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,26 @@ def test_prepare_asks_the_teacher_that_the_parameters_name_and_only_once(tmp_pat
         assert len(server.log) == len(server.billed) == len(kept_in(Path(".checkpoints"), "expert_ad"))
     rows = read_samples(Path("data/prepared/pa_sft.jsonl"))
     assert len(rows) == 10 and all("stands out on the part" in str(row.reasoning) for row in rows if row.anomalous)
+
+
+def test_a_variant_asks_only_for_what_no_other_experiment_has_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts.parts(tmp_path / "images")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    requests = []
+    with serving(PaidEndpoint()) as server:
+        monkeypatch.setenv("IADR1_TEACHER_URL", server.url)
+        for name, change in (
+            ("full", {}),
+            ("share", {"pa_sft_share": 0.4}),
+            ("answers", {"chains": "answers_only"}),
+            ("coarse", {"types": "coarse"}),
+        ):
+            params, work = of_folder(tmp_path / "images", teacher="qwen-vl-max", **change)
+            prepared(params, replace(work, data=Path("data", name), checkpoints=Path(".checkpoints", name)))
+            requests.append(len(server.log))
+    # Fourteen first passes; this endpoint compares all images of a class alike, so there is one second pass for each class.
+    assert requests == [16, 16, 16, 17], "coarse types are another second pass, and that of defects only"
 
 
 def test_a_build_that_is_told_to_stop_keeps_what_is_under_way(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ def killed_after(step: int):  # type: ignore[no-untyped-def]
     return Kill()
 
 
-def trained(folder: Path, samples: list[Sample], *, callbacks=(), freeze=(), **keys) -> tuple[str, Outcome]:  # type: ignore[no-untyped-def]
+def trained(  # type: ignore[no-untyped-def]
+    folder: Path, samples: list[Sample], *, callbacks=(), freeze=(), lora=None, shots=0, **keys
+) -> tuple[str, Outcome]:
     """The hash of the weights after a training in a folder, and its outcome."""
     into = folder / "model"
     shutil.rmtree(into, ignore_errors=True)
-    job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, freeze, 0, folder / "checkpoints", into, callbacks=callbacks)
-    outcome = pa_sft.train(job, samples[:10], validation=samples[10:])
+    job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, freeze, 0, folder / "checkpoints", into, callbacks=callbacks, lora=lora or {})
+    outcome = pa_sft.train(job, samples[:10], validation=samples[10:], shots=shots)
     return hashlib.sha256((into / "model.safetensors").read_bytes()).hexdigest(), outcome
 
 
@@ -132,6 +134,23 @@ def test_frozen_parts_keep_their_weights(samples: list[Sample], tmp_path: Path) 
     before, after = (backbones.load_model(folder).state_dict() for folder in (tiny_backbone(), tmp_path / "model"))
     changed = {backbones.BACKBONES["qwen2_5_vl"].part(name) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"language"}
+
+
+def test_adapters_are_trained_resumed_and_merged_into_the_weights(samples: list[Sample], tmp_path: Path) -> None:
+    import torch
+
+    told = {"lora": {"r": 4, "lora_alpha": 8}, "freeze": ("vision",), "learning_rate": 1e-2}
+    whole, outcome = trained(tmp_path / "whole", samples, **told)
+    assert outcome.parts["vision"]["trained"] == 0 < outcome.parts["language"]["trained"] < outcome.parts["language"]["parameters"] / 4
+    losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    before, after = (backbones.load_model(folder).state_dict() for folder in (tiny_backbone(), tmp_path / "whole" / "model"))
+    assert before.keys() == after.keys()
+    changed = {backbones.BACKBONES["qwen2_5_vl"].part(name) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"projector", "language"}
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", samples, callbacks=[killed_after(3)], **told)
+    assert trained(tmp_path / "cut", samples, **told)[0] == whole
 
 
 @pytest.mark.parametrize(

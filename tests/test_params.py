@@ -33,8 +33,8 @@ def problem(tree):
 
 def test_the_shipped_parameters_load_and_keep_the_trainers_keys_apart():
     params = load(ROOT / "params.yaml")
-    assert params.sc_grpo.trainer["num_generations"] == TREE["sc_grpo"]["num_generations"]
-    assert "preset" not in params.sc_grpo.trainer
+    assert params.sc_grpo.trainer["max_completion_length"] == TREE["sc_grpo"]["max_completion_length"]
+    assert not params.sc_grpo.trainer.keys() & {"preset", "recipe", "global_batch_size"}
     assert isinstance(params.pa_sft.trainer["learning_rate"], float)
 
 
@@ -46,6 +46,28 @@ def test_the_shipped_parameters_load_and_keep_the_trainers_keys_apart():
         ({"pa_sft": {"learning_rat": 0.1}}, "params.yaml: pa_sft.learning_rat is not a parameter; did you mean learning_rate?"),
         ({"register": {"floor": {}}}, "params.yaml: register.floor is not a parameter; did you mean floors?"),
         ({"evaluate": {"datasets": {"x": {"layuot": "visa", "folder": "x"}}}}, "params.yaml: evaluate.datasets.x.l"),
+        (
+            {"prepare": {"chains": "answers"}},
+            "params.yaml: prepare.chains: Input should be 'expert_ad' or 'answers_only'; found 'answers'.",
+        ),
+        ({"prepare": {"types": "corse"}}, "params.yaml: prepare.types: Input should be 'fine' or 'coarse'; found 'corse'."),
+        ({"prepare": {"pa_sft_share": 20}}, "params.yaml: prepare.pa_sft_share: Input should be less than or equal to 1; found 20."),
+        ({"prepare": {"pa_sft_share": 0.0}}, "params.yaml: prepare.pa_sft_share: Input should be greater than 0; found 0.0."),
+        ({"prepare": {"grid": 6}}, "params.yaml: prepare.grid: Input should be less than or equal to 5; found 6."),
+        ({"prepare": {"shots": 5}}, "params.yaml: prepare.shots: Input should be less than or equal to 4; found 5."),
+        ({"prepare": {"shots": None}}, "params.yaml: prepare.shots is missing. Add it; params.yaml shows every key."),
+        (
+            {"prepare": {"anomalous_share": 1.5}},
+            "params.yaml: prepare.anomalous_share: Input should be less than or equal to 1; found 1.5.",
+        ),
+        (
+            {"prepare": {"anomalous_share": 0.9}},
+            "params.yaml: prepare.anomalous_share 0.9 leaves one class fewer rows than validate.minimum_minority_share 0.2 allows. Change one of",
+        ),
+        (
+            {"prepare": {"grid": 4}, "sc_grpo": {"preset": "released"}},
+            "params.yaml: sc_grpo.preset released knows places on a 3 x 3 grid only, but prepare.grid is 4. Set the grid to 3, or take another",
+        ),
         ({"evaluate": {"batch_size": "many"}}, "params.yaml: evaluate.batch_size: Input should be a valid integer; found 'many'."),
         ({"fetch": {"train_images": None}}, "params.yaml: fetch.train_images is missing. Add it; params.yaml shows every key."),
     ],
@@ -60,8 +82,8 @@ def test_an_unknown_section_is_refused_by_name():
 
 def test_a_number_that_yaml_takes_for_a_text_is_told_how_to_be_written(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text((ROOT / "params.yaml").read_text().replace("beta: 0.04", "beta: 1e-6"))
-    with pytest.raises(ParamsError, match=r"sc_grpo\.beta is the text '1e-6' to YAML 1\.1, not a number; write 1\.0e-06\."):
+    file.write_text((ROOT / "params.yaml").read_text().replace("learning_rate: 6.0e-05", "learning_rate: 1e-6"))
+    with pytest.raises(ParamsError, match=r"sc_grpo\.learning_rate is the text '1e-6' to YAML 1\.1, not a number; write 1\.0e-06\."):
         load(file)
     assert yaml.safe_load("1.0e-06") == 1e-6
 

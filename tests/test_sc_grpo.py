@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from iadr1 import sc_grpo
 from iadr1.errors import DatasetError, ModelError, ParamsError
+from iadr1.recipes import RECIPES, Recipe
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 from tests.test_pa_sft import Killed, killed_after
@@ -48,13 +50,17 @@ def trained(
     validation: list[Sample] | None = None,
     rewards: dict[str, float] = REWARDS,
     callbacks: Any = (),
+    recipe: Recipe = RECIPES["paper"],
     **keys: Any,
 ) -> tuple[str, Outcome]:
     """The hash of the weights after a training in a folder, and its outcome."""
     into = folder / "model"
     shutil.rmtree(into, ignore_errors=True)
-    job = Job({**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, (), 0, folder / "checkpoints", into, callbacks=callbacks)
-    outcome = sc_grpo.train(job, samples, validation=validation or [], preset="paper", rewards=rewards, grid=3)
+    ours = {name: keys.pop(name) for name in ("global_batch_size", "lora") if name in keys}
+    job = Job(
+        {**KEYS, **keys}, tiny_backbone(), SIDE * SIDE, (), 0, folder / "checkpoints", into, callbacks=callbacks, **ours
+    )  # fmt: skip
+    outcome = sc_grpo.train(job, samples, validation=validation or [], preset="paper", rewards=rewards, grid=3, recipe=recipe)
     return hashlib.sha256((into / "model.safetensors").read_bytes()).hexdigest(), outcome
 
 
@@ -177,6 +183,7 @@ def test_a_reward_that_fails_stops_the_run_and_names_the_sample(
             r"sc_grpo: GRPOConfig refuses these keys: generation_batch_size \(8\) must be divisible by num_generations \(3\)",
         ),
         ({"seed": 1}, "sc_grpo.seed is decided by the stage"),
+        ({"global_batch_size": 8, "gradient_accumulation_steps": 2}, "sc_grpo.gradient_accumulation_steps follows from global_batch_size"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_training(
@@ -191,9 +198,62 @@ def test_no_rows_are_refused() -> None:
         sc_grpo.require_trainable([])
 
 
-def test_the_papers_settings_are_fields_of_the_trainer() -> None:
-    from dataclasses import fields
+class GivenRewards:
+    """A reward that gives the next of a list at each call, whatever was said."""
 
-    from trl import GRPOConfig
+    __name__ = "given"
 
-    assert sc_grpo.PAPER.keys() <= {field.name for field in fields(GRPOConfig)}
+    def __init__(self, *batches: list[float]) -> None:
+        self.batches = [value for batch in batches for value in batch]
+
+    def __call__(self, prompts: Any, completions: Any, sample: Any, **_: Any) -> list[float | None]:
+        return [self.batches.pop(0) for _ in completions]
+
+
+def test_groups_that_earn_all_the_same_are_sampled_again_and_the_others_kept(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import GRPOTrainer
+
+    generated: list[list[list[int]]] = []
+    kept: list[list[list[int]]] = []
+    turn, generate = GRPOTrainer._generate_single_turn, GRPOTrainer._generate
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda *a, **k: (generated.append((made := turn(*a, **k))[0]), made)[1])
+    monkeypatch.setattr(GRPOTrainer, "_generate", lambda *a, **k: (kept.append((made := generate(*a, **k))[1]), made)[1])
+    lively, dead = [0.0, 1.0, 2.0, 3.0], [1.0] * 4
+    given = GivenRewards([*lively, *dead], [*lively, *dead], [*lively, *lively], [*lively, *lively])
+    monkeypatch.setattr(sc_grpo, "trl_rewards", lambda *_: ([given], [1.0]))
+    _, outcome = trained(tmp_path, samples, max_steps=1, recipe=replace(RECIPES["paper"], resamples=3))
+    first, second, third = generated
+    assert kept == [[*first[:4], *third[4:]]] and not given.batches and second != third
+    step = next(entry for entry in outcome.history if "resampled" in entry)
+    assert step["resampled"] == 0.5 and step["frac_reward_zero_std"] == 0.0
+
+
+def test_the_robust_recipe_trains_on_batches_with_both_classes(samples: list[Sample], tmp_path: Path) -> None:
+    _, outcome = trained(tmp_path, samples, max_steps=2, recipe=RECIPES["robust"])
+    table = sorted((tmp_path / "checkpoints" / "completions").glob("*.parquet"))
+    import pandas
+
+    anomalous = {sample.id: sample.anomalous for sample in samples}
+    assert [{anomalous[name] for name in pandas.read_parquet(path)["sample"]} for path in table] == [{True, False}] * 2
+    assert outcome.steps == 2
+
+
+def test_accumulation_makes_the_global_batch(samples: list[Sample], tmp_path: Path) -> None:
+    trained(tmp_path, samples, max_steps=1, per_device_train_batch_size=4, global_batch_size=16)
+    import pandas
+
+    (table,) = (tmp_path / "checkpoints" / "completions").glob("*.parquet")
+    assert len(pandas.read_parquet(table)) == 16
+
+
+def test_adapters_are_rewarded_against_the_model_without_them(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sc_grpo, "trl_rewards", lambda *_: ([LengthReward()], [1.0]))
+    weights, outcome = trained(tmp_path, samples, lora={"r": 4}, max_steps=2, learning_rate=1e-2)
+    kl = [entry["kl"] for entry in outcome.history if "kl" in entry]
+    assert kl[0] == 0.0 < kl[1]
+    assert 0 < outcome.parts["language"]["trained"] < outcome.parts["language"]["parameters"] / 4
+    assert weights != hashlib.sha256((tiny_backbone() / "model.safetensors").read_bytes()).hexdigest()

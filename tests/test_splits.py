@@ -3,9 +3,11 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iadr1.samples import Sample
-from iadr1.splits import divided, physical_of
+from iadr1.splits import divided, physical_of, thinned
 
 CHAINED = frozenset({"pa_sft"})
 
@@ -74,3 +76,21 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 def test_no_rows_asked_gives_none() -> None:
     assert parts(made("a", normal=10, defects=10), pa_sft=10, validation=0)["validation"] == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60), st.floats(0.01, 1), st.floats(0.01, 1))
+@settings(max_examples=200, deadline=None)
+def test_a_share_keeps_order_classes_and_categories_and_a_smaller_one_is_part_of_it(
+    kinds: list[tuple[str, bool]], one: float, other: float
+) -> None:
+    samples = [Sample(f"x/{name}/train/y/{at}", "x", name, ("i.png",), label) for at, (name, label) in enumerate(kinds)]
+    smaller, larger = (thinned(samples, share) for share in sorted((one, other)))
+    assert smaller == [sample for sample in larger if sample in smaller]
+    assert larger == [sample for sample in samples if sample in larger]
+    for label in (True, False):
+        of_label = sum(sample.anomalous is label for sample in samples)
+        assert sum(sample.anomalous is label for sample in larger) == round(of_label * max(one, other))
+    for kind, count in labels(samples).items():
+        # What single images of other categories do not make up whole, a large category may.
+        assert abs(labels(larger)[kind] - count * max(one, other)) < 3
+    assert thinned(samples, 1.0) == samples

@@ -1,18 +1,19 @@
 """The stages pa_sft, sc_grpo and evaluate on tiny data, in a workspace of their own, with MLflow on SQLite."""
 
 import csv
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from iadr1.errors import DatasetError, ModelError, ParamsError
+from iadr1.errors import DatasetError, ModelError, ParamsError, Stopped
 from iadr1.params import Params, parse
 from iadr1.report import read_predictions
 from iadr1.rewards import REWARDS
 from iadr1.samples import write_samples
-from tasks._run import Workspace
+from tasks._run import Workspace, run_stage
 from tests.tiny import SIDE, tiny_backbone, tiny_samples
 
 FOLDERS = {"data": "data", "models": "models", "reports": "reports", "checkpoints": ".checkpoints"}
@@ -32,7 +33,11 @@ def params(**changes: dict) -> dict:
             "sc_grpo_rows": 8,
             "validation_rows": 4,
             "anomalous_share": 0.5,
+            "pa_sft_share": 1.0,
+            "chains": "expert_ad",
+            "types": "fine",
             "grid": 3,
+            "shots": 0,
             "teacher": None,
             "reject": [],
         },
@@ -206,6 +211,39 @@ def test_a_trainer_key_that_cannot_be_is_refused_by_name(root: Path, key: str, v
 
     with pytest.raises(ParamsError, match=message):
         pa_sft.main(*workspace(params(pa_sft={key: value})))
+
+
+@pytest.mark.parametrize("stage, said", [("pa_sft", "global batch 8 = 1 processes x 4 at once x 2"), ("sc_grpo", "beta 0.04, epsilon 0.2")])
+def test_a_dry_run_tells_the_plan_and_trains_nothing(outputs: Path, capsys: pytest.CaptureFixture[str], stage: str, said: str) -> None:
+    module = importlib.import_module(f"tasks.{stage}")
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.is_file() and path.name != "params.yaml"}
+    module.main(*workspace(params(**{stage: {"global_batch_size": 8}})), dry_run=True)
+    told = capsys.readouterr().out
+    assert said in told and "2 steps" in told and "GiB a process: weights" in told
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.is_file() and path.name != "params.yaml"} == before
+
+
+def test_a_training_that_was_asked_to_stop_ends_with_the_exit_code_of_sigterm(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace(params())
+    monkeypatch.setattr("sys.argv", ["sc_grpo", "--dry-run"])
+
+    def main(told: Params, work: Workspace, *, dry_run: bool) -> None:
+        raise Stopped(f"asked to stop, dry run {dry_run}")
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage("sc_grpo", main, flags={"dry-run": "tell the plan"})
+    assert ended.value.code == 143 and capsys.readouterr().err == "sc_grpo: asked to stop, dry run True\n"
+
+
+def test_a_limit_that_is_none_and_a_recipe_that_is_none_are_refused(root: Path) -> None:
+    from tasks import pa_sft, sc_grpo
+
+    with pytest.raises(ParamsError, match=r"pa_sft\.limits\.los_rise is not a limit; did you mean loss_rise\?"):
+        pa_sft.main(*workspace(params(pa_sft={"limits": {"los_rise": 1.0}})))
+    with pytest.raises(ParamsError, match=r"sc_grpo\.recipe: 'papers' is not a recipe"):
+        sc_grpo.main(*workspace(params(sc_grpo={"recipe": "papers"})))
 
 
 def test_an_unreadable_image_is_named_before_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

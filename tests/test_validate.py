@@ -305,6 +305,19 @@ def test_too_few_rows_and_one_label_only_are_refused(sound: tuple[Params, Worksp
     assert "sc_grpo: expected that normal and defective images have a share of at least 0.2 each; found 0.0." in str(refused.value)
 
 
+def test_chains_are_there_where_they_are_asked_for_and_nowhere_else(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    answers_only = replace(params, prepare=params.prepare.model_copy(update={"chains": "answers_only"}))
+    for told, made_for, check in (
+        (answers_only, params, "no row has a chain of thought, because prepare.chains is answers_only"),
+        (params, answers_only, "every row has a chain of thought"),
+        (answers_only, answers_only, None),
+    ):
+        prepared(made_for, work)
+        errors = {(found["table"], found["check"]) for found in validated(told, work)["findings"] if found["severity"] == "error"}
+        assert errors == ({("pa_sft", check), ("validation", check)} if check else set())
+
+
 def test_prepared_data_that_is_missing_is_named(sound: tuple[Params, Workspace]) -> None:
     params, work = sound
     (work.prepared / "sc_grpo.jsonl").unlink()

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from iadr1.datasets import with_references
 from iadr1.errors import ParamsError
 from iadr1.expert_ad.gates import NAMES, Finding, Judged, findings
-from iadr1.expert_ad.pairs import Pair
+from iadr1.expert_ad.pairs import Pair, coarsened
 from iadr1.expert_ad.teachers import Comparison, Distilled, Record, Reply, Request, Teacher, parse
 from iadr1.masks import Region
 from iadr1.params import suggestion
@@ -22,6 +22,7 @@ from iadr1.splits import category_of
 CHAINED = frozenset({"pa_sft", "validation"})  # the parts whose rows carry a chain of thought
 ATTEMPTS = 2  # a reply that cannot be read is asked for once more
 SHOWN = 3  # reasons of each gate that the report quotes
+Types = Literal["fine", "coarse"]
 Mapper = Callable[[Callable[[Pair], "Draft"], Sequence[Pair]], Iterable["Draft"]]
 Decide = Callable[[str, str], str | None]  # (id, chain) -> the chain that people let through, None where they reject it
 
@@ -38,11 +39,12 @@ class Draft:
 
     @property
     def row(self) -> Sample:
-        """The query with the chain as its reasoning, if there is one, and the fine type that the teacher named."""
+        """The query with the chain as its reasoning, if there is one, and the fine type that the teacher was to name."""
         query, distilled = self.pair.query, self.distilled
         if distilled is None:
             return query
-        return replace(query, reasoning=distilled.chain, type=(distilled.type or query.type) if query.anomalous else None)
+        named = distilled.type if self.pair.finer else ""
+        return replace(query, reasoning=distilled.chain, type=(named or query.type) if query.anomalous else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,15 @@ class Built:
         return {"found": len(reasons), "rate": round(len(reasons) / max(1, judged), 4), "examples": reasons[:SHOWN]}
 
 
-def pairs_of(samples: Sequence[Sample], regions: Mapping[str, Region]) -> list[Pair]:
-    """Each sample beside normal images of its product; they come from the same part, so that parts stay apart."""
+def pairs_of(samples: Sequence[Sample], regions: Mapping[str, Region], *, types: Types = "fine") -> list[Pair]:
+    """Each sample beside normal images of its product, its type as it is or coarse; they come from the same part, so that parts stay apart."""
     normal: dict[str, list[Sample]] = {}
+    finer = types == "fine"
+    samples = samples if finer else coarsened(samples)
     for sample in samples:
         if not sample.anomalous:
             normal.setdefault(category_of(sample), []).append(sample)
-    return [Pair(with_references(sample, normal.get(category_of(sample), [])), regions.get(sample.id)) for sample in samples]
+    return [Pair(with_references(sample, normal.get(category_of(sample), [])), regions.get(sample.id), finer) for sample in samples]
 
 
 def drafted(pair: Pair, teacher: Teacher) -> Draft:
@@ -141,7 +145,7 @@ def _fault(what: str, replies: Sequence[Reply]) -> str:
 
 def build(
     parts: Mapping[str, Sequence[Sample]], regions: Mapping[str, Region], *, teacher: Teacher, described: frozenset[str],
-    rejecting: frozenset[str], rows: Mapping[str, int], anomalous_share: float, grid: int,
+    rejecting: frozenset[str], rows: Mapping[str, int], anomalous_share: float, grid: int, types: Types = "fine",
     decide: Decide = lambda _, chain: chain, mapper: Mapper = map,
 ) -> Built:  # fmt: skip
     """The rows of each part; those in `described` hold only chains that people and the gates in `rejecting` let through.
@@ -151,7 +155,7 @@ def build(
     """
     for name in sorted(rejecting - set(NAMES)):
         raise ParamsError(f"prepare.reject: {name} is not a gate; {suggestion(name, NAMES)}")
-    pairs = {part: pairs_of(samples, regions) for part, samples in parts.items()}
+    pairs = {part: pairs_of(samples, regions, types=types) for part, samples in parts.items()}
     asked = {part: [pair for pair in pairs[part] if describable(pair, part, described)] for part in parts}
     drafts = iter(mapper(partial(drafted, teacher=teacher), [pair for part in parts for pair in asked[part]]))
     built = Built({})

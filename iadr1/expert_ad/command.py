@@ -8,10 +8,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iadr1.errors import DatasetError, TeacherError
+from iadr1.errors import DatasetError, ParamsError, TeacherError
 
 if TYPE_CHECKING:
     from iadr1.expert_ad.build import Built
@@ -114,11 +115,14 @@ def _build(options: argparse.Namespace, params: "Params") -> None:
     from iadr1.expert_ad import costs
     from iadr1.expert_ad.replies import Kept, in_threads
     from iadr1.expert_ad.review import decisions_of
+    from iadr1.expert_ad.variants import varied
 
+    if options.describe and params.prepare.types == "coarse":
+        raise ParamsError(f"--describe {options.describe[0]} asks for fine types, but prepare.types is coarse. Leave one of them out.")
     parts, regions = _parts(params, _images(options, params), spare=options.spare)
     described = builder.CHAINED | frozenset(options.describe or ())
     teacher = Kept(_teacher(options), options.into / "replies")
-    pairs = {part: builder.pairs_of(samples, regions) for part, samples in parts.items()}
+    pairs = {part: builder.pairs_of(samples, regions, types=params.prepare.types) for part, samples in parts.items()}
     asked = [pair for part in pairs for pair in pairs[part] if builder.describable(pair, part, described)]
     cost = costs.estimate(asked, teacher)
     print(f"expert-ad: {len(asked)} pairs to describe; still to be asked: about {cost.said(options.price)}.", flush=True)
@@ -130,9 +134,10 @@ def _build(options: argparse.Namespace, params: "Params") -> None:
         )
     built = builder.build(
         parts, regions, teacher=teacher, described=described, rejecting=frozenset(params.prepare.reject),
-        rows=rows_asked(params), anomalous_share=params.prepare.anomalous_share, grid=params.prepare.grid,
+        rows=rows_asked(params), anomalous_share=params.prepare.anomalous_share, grid=params.prepare.grid, types=params.prepare.types,
         decide=decisions_of(options.into / "reviews", reviewed_only=options.reviewed_only), mapper=in_threads(options.concurrency, teacher),
     )  # fmt: skip
+    built = replace(built, parts=varied(built.parts, params.prepare))
     _write(built, options.into)
     _tell(built, options.into, f"this run asked {costs.paid(teacher.asked).said(options.price)}")
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from iadr1.defect_types import taxonomy
+from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.teachers import Request
 
 COMPARE = """You are an expert in the visual inspection of industrial products. The first image is a normal reference of the product: {category}. \
@@ -37,10 +38,16 @@ def instruction(request: Request) -> str:
     return DISTIL.format(
         category=category,
         verdict="The query is defective." if pair.query.anomalous else "The query is normal.",
-        type=f'"the fine type that fits best, one of: {", ".join(fine_types(pair.coarse))}"' if pair.query.anomalous else '""',
+        type=f'"{_type_asked(pair)}"',
         comparison=json.dumps(asdict(request.comparison), ensure_ascii=False, indent=1) if request.comparison else "",
         again=again,
     )
+
+
+def _type_asked(pair: Pair) -> str:
+    if not pair.query.anomalous:
+        return ""
+    return f"the fine type that fits best, one of: {', '.join(fine_types(pair.coarse))}" if pair.finer else pair.query.type or ""
 
 
 def fine_types(coarse: str | None) -> list[str]:

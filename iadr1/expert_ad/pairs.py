@@ -1,6 +1,7 @@
 """Step 1 of Expert-AD: what is known of a query before a teacher sees it, and the normal image of the same product beside it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from iadr1 import defect_types
@@ -21,10 +22,14 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A query with its annotation (location, coarse or fine type), the words of its region, and a normal reference of its product."""
+    """A query with its annotation (location, coarse or fine type), the words of its region, and a normal reference of its product.
+
+    `finer` says whether a teacher is to name a finer type than the annotated one.
+    """
 
     query: Sample
     region: Region | None = None
+    finer: bool = True
 
     @property
     def image(self) -> str:
@@ -40,6 +45,11 @@ class Pair:
     def coarse(self) -> str | None:
         """The coarse type of the defect, None for a normal image or a type that the taxonomy does not know."""
         return defect_types.coarse(self.query.type) if self.query.type else None
+
+
+def coarsened(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples with the coarse type of each defect; a type that names no single one stays as it is."""
+    return [replace(sample, type=defect_types.coarse(sample.type) or sample.type) if sample.type else sample for sample in samples]
 
 
 @dataclass(frozen=True, slots=True)
