@@ -1,11 +1,11 @@
 """The vision-language models that can be trained: one record a family, resolved from the model type in `config.json`, never from a path."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iadr1.errors import ModelError
 
@@ -14,8 +14,26 @@ PACKED = "packed_flash_sdpa"
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Published weights: their hub id, a commit of them (None where none could be confirmed), and what the paper does with them."""
+
+    hub: str
+    commit: str | None
+    paper: Literal["trains", "evaluates", "neither"]
+
+    @property
+    def download(self) -> str:
+        """The command that fetches the weights into a folder."""
+        return f"hf download {self.hub} --revision {self.commit or '<commit>'} --local-dir models/{self.hub.rpartition('/')[2]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Backbone:
-    """A model family: where its parts lie (prefixes of parameter names), and what its image processor can do."""
+    """A model family: where its parts lie (prefixes of parameter names), what its image processor can do, and its published weights.
+
+    `counts_images`: the model must be told how many images each sample of a batch has. `vllm_images`: the most images of a prompt for
+    which vLLM sees what transformers sees, None for any number.
+    """
 
     model_type: str
     vision: tuple[str, ...]
@@ -23,6 +41,9 @@ class Backbone:
     language: tuple[str, ...]
     packs_images: bool = False
     limits_pixels: bool = False
+    counts_images: bool = False
+    vllm_images: int | None = None
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     def part(self, parameter: str) -> str:
         """The part that a parameter belongs to: the longest prefix decides, since a projector may lie inside the vision tower."""
@@ -37,21 +58,82 @@ _QWEN = Backbone(
     language=("model.language_model.", "lm_head."),
     packs_images=True,
     limits_pixels=True,
+    checkpoints=(
+        Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", "66285546d2b821cf421d4f5eb2576359d3770cd3", "trains"),
+        Checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "cc594898137f460bfe9f0759e9844b3ce807cfb5", "trains"),
+        Checkpoint("Qwen/Qwen2.5-VL-72B-Instruct", "89c86200743eec961a297729e7990e8f2ddbc4c5", "evaluates"),
+    ),
 )
-_LLAVA_ONEVISION = Backbone(
-    "llava_onevision",
+_LLAVA = Backbone(
+    "llava",
     vision=("model.vision_tower.",),
     projector=("model.multi_modal_projector.", "model.image_newline"),
     language=("model.language_model.", "lm_head."),
+    checkpoints=(
+        Checkpoint("llava-hf/llava-1.5-7b-hf", "b234b804b114d9e37bb655e11cbbb5f5e971b7a9", "trains"),
+        Checkpoint("llava-hf/llava-1.5-13b-hf", "5dda2880bda009266dda7c4baff660b95ca64540", "evaluates"),
+    ),
 )
-BACKBONES = {record.model_type: record for record in (_QWEN, replace(_QWEN, model_type="qwen2_vl"), _LLAVA_ONEVISION)}
+_FAMILIES = (
+    replace(
+        _LLAVA,
+        model_type="llava_onevision",
+        counts_images=True,
+        # transformers shows several images of a sample at low resolution each; vLLM 0.32 shows each one in tiles.
+        vllm_images=1,
+        checkpoints=(
+            Checkpoint("llava-hf/llava-onevision-qwen2-0.5b-si-hf", None, "trains"),
+            Checkpoint("llava-hf/llava-onevision-qwen2-7b-si-hf", None, "trains"),
+        ),
+    ),
+    replace(
+        _QWEN,
+        model_type="qwen2_vl",
+        checkpoints=(Checkpoint("Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c", "trains"),),
+    ),
+    _QWEN,
+    _LLAVA,
+    replace(
+        _LLAVA,
+        model_type="llava_next",
+        checkpoints=(
+            Checkpoint("llava-hf/llava-v1.6-mistral-7b-hf", "52320fb52229c8d942b1dcb8b63b3dc8087bc83b", "trains"),
+            Checkpoint("llava-hf/llava-v1.6-34b-hf", None, "evaluates"),
+        ),
+    ),
+    replace(
+        _QWEN,
+        model_type="qwen3_vl",
+        projector=("model.visual.merger.", "model.visual.deepstack_merger_list."),
+        checkpoints=(
+            Checkpoint("Qwen/Qwen3-VL-2B-Instruct", "89644892e4d85e24eaac8bacfd4f463576704203", "neither"),
+            Checkpoint("Qwen/Qwen3-VL-4B-Instruct", "ebb281ec70b05090aa6165b016eac8ec08e71b17", "neither"),
+        ),
+    ),
+    replace(
+        _LLAVA,
+        model_type="internvl",
+        checkpoints=(
+            Checkpoint("OpenGVLab/InternVL3-1B-hf", "014c0583a0d4bedf29fbe2dbff4f865eb998e171", "neither"),
+            Checkpoint("OpenGVLab/InternVL3-2B-hf", "cb57a075cb75a2e6d1b668b128d48bb00ae321d2", "neither"),
+        ),
+    ),
+    Backbone(
+        "smolvlm",
+        vision=("model.vision_model.",),
+        projector=("model.connector.",),
+        language=("model.text_model.", "lm_head."),
+        checkpoints=(Checkpoint("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "7b375e1b73b11138ff12fe22c8f2822d8fe03467", "neither"),),
+    ),
+)
+BACKBONES = {record.model_type: record for record in _FAMILIES}
 
 
 def backbone_of(folder: Path) -> Backbone:
     """The record for a model folder; raises ModelError when the folder holds no model that can be used."""
     config = folder / "config.json"
     if not config.is_file():
-        raise ModelError(f"{folder}: no model here (config.json is missing). Name a folder that a model was saved to.")
+        raise ModelError(f"{folder}: no model here (config.json is missing). {_where_from(folder)}")
     if not any(folder.glob("*.safetensors")):
         others = sorted(path.name for path in folder.glob("*.bin")) or "no weights at all"
         raise ModelError(f"{folder}: no safetensors weights; found {others}. Save the model again with `save_pretrained`.")
@@ -59,6 +141,14 @@ def backbone_of(folder: Path) -> Backbone:
     if found not in BACKBONES:
         raise ModelError(f"{config}: model type {found!r} is not supported; known: {', '.join(sorted(BACKBONES))}.")
     return BACKBONES[found]
+
+
+def _where_from(folder: Path) -> str:
+    known = [checkpoint for record in _FAMILIES for checkpoint in record.checkpoints if checkpoint.hub == str(folder)]
+    if not known:
+        return "Name a folder that a model was saved to; `iadr1 backbones` lists published ones."
+    missing = "" if known[0].commit else " (take the commit from the model's page: none could be confirmed for this table)"
+    return f"That is a hub id: fetch it with `{known[0].download}`{missing} and name that folder."
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -81,9 +171,40 @@ def load_processor(folder: Path, *, max_pixels: int | None = None) -> Any:
     processor.chat_template = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
     if processor.chat_template is None:
         raise ModelError(f"{folder}: neither processor nor tokenizer has a chat template. Add chat_template.jinja to the folder.")
+    processor.chat_template = _with_bos(processor)
     if max_pixels is not None:
         _limit_pixels(processor, record, max_pixels)
     return processor
+
+
+def _with_bos(processor: Any) -> str:
+    """The chat template, which writes the BOS where the tokenizer would put one.
+
+    The tokenizers of LLaVA-1.5 and 1.6 put a BOS before a text, their templates write none: whoever tokenizes a written chat gets it or
+    not, depending on an option. TRL, transformers and vLLM choose differently.
+    """
+    tokenizer, template = processor.tokenizer, str(processor.chat_template)
+    adds_bos = tokenizer.bos_token is not None and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    written = prompt_text(processor, [{"role": "user", "content": [{"type": "text", "text": "x"}]}])
+    return "{{ bos_token }}" + template if adds_bos and not written.startswith(tokenizer.bos_token) else template
+
+
+def prompt_text(processor: Any, chat: Sequence[Mapping[str, Any]]) -> str:
+    """The chat as the model reads it, up to where its answer starts, with one placeholder for each image."""
+    return str(processor.apply_chat_template(list(chat), add_generation_prompt=True, tokenize=False))
+
+
+def completion_text(processor: Any, chat: Sequence[Mapping[str, Any]], answer: str) -> str:
+    """What follows the prompt when the model gives this answer, with the token that ends it.
+
+    That is the assistant's turn of the chat template, if it continues the prompt and ends. In LLaVA-1.5 and 1.6 it does not end, and in
+    LLaVA-OneVision it starts otherwise than the generation prompt: a model trained on such turns would never stop, or see another prompt
+    in training than later.
+    """
+    prompt, end = prompt_text(processor, chat), processor.tokenizer.eos_token
+    turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    whole = str(processor.apply_chat_template([*chat, turn], tokenize=False))
+    return whole.removeprefix(prompt) if whole.startswith(prompt) and end in whole.removeprefix(prompt) else answer + end
 
 
 def _limit_pixels(processor: Any, record: Backbone, max_pixels: int) -> None:

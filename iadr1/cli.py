@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands.add_parser("report", help="rates, intervals and comparisons from predictions"))
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
+    commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
@@ -124,6 +125,12 @@ def _explain(options: argparse.Namespace) -> None:
 
     for line in explanation(options.text, solution=options.solution, free=options.free, grid=options.grid):
         print(line)
+
+
+def _backbones(options: argparse.Namespace) -> None:
+    from iadr1.backbone_tables import checkpoints
+
+    print(checkpoints(), end="")
 
 
 def _predictions(paths: Sequence[Path]) -> "Iterator[Prediction]":

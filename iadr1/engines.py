@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from iadr1 import backbones
+from iadr1.errors import ModelError
 from iadr1.images import open_image
 
 Chat = Sequence[Mapping[str, Any]]
@@ -44,7 +45,7 @@ class TransformersEngine:
 
     def __call__(self, chats: Sequence[Chat], done: Callable[[int], object] = _no_one) -> list[Generated]:
         """The answers, in the order of the chats."""
-        prompts = [_prompt(self.processor, chat) for chat in chats]
+        prompts = [backbones.prompt_text(self.processor, chat) for chat in chats]
         order = sorted(range(len(chats)), key=lambda at: (len(images_of(chats[at])), len(prompts[at]), at))
         answers: dict[int, Generated] = {}
         for start in range(0, len(order), self.batch_size):
@@ -88,6 +89,12 @@ class VllmEngine:
 
     def __init__(self, model: Path, *, batch_size: int, max_new_tokens: int, max_pixels: int | None = None, images: int = 1) -> None:
         self.processor = backbones.load_processor(model, max_pixels=max_pixels)
+        most = backbones.backbone_of(model).vllm_images
+        if most is not None and images > most:
+            raise ModelError(
+                f"{model}: vLLM shows this family {images} images otherwise than transformers does, so the answers would differ; "
+                f"{most} is the most. Set evaluate.engine to transformers, or use fewer shots."
+            )
         # vLLM makes its own processor: without this it would see the images in another size than the model was trained on.
         pixels = {} if max_pixels is None else {"mm_processor_kwargs": {"size": dict(self.processor.image_processor.size)}}
         self.engine = _vllm(model, limit_mm_per_prompt={"image": images}, max_num_seqs=batch_size, **pixels)
@@ -101,10 +108,16 @@ class VllmEngine:
         banned = {self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token): -100.0}
         sampling = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens, logit_bias=banned, skip_special_tokens=True)
         requests = [
-            {"prompt": _prompt(self.processor, chat), "multi_modal_data": {"image": [open_image(path) for path in images_of(chat)]}}
+            {
+                "prompt": backbones.prompt_text(self.processor, chat),
+                "multi_modal_data": {"image": [open_image(path) for path in images_of(chat)]},
+            }
             for chat in chats
         ]
-        outputs = [request.outputs[0] for request in self.engine.generate(requests, sampling, use_tqdm=False)]
+        # The chat template writes the BOS; vLLM would put a second one before it.
+        as_written = {"add_special_tokens": False}
+        answered = self.engine.generate(requests, sampling, use_tqdm=False, tokenization_kwargs=as_written)
+        outputs = [request.outputs[0] for request in answered]
         done(len(outputs))
         return [Generated(output.text.strip(), output.finish_reason == "length", len(output.token_ids)) for output in outputs]
 
@@ -133,10 +146,6 @@ def images_of(chat: Chat) -> list[str]:
         for part in message["content"]
         if part["type"] == "image"
     ]
-
-
-def _prompt(processor: Any, chat: Chat) -> str:
-    return str(processor.apply_chat_template(list(chat), add_generation_prompt=True, tokenize=False))
 
 
 def _decoded(processor: Any, tokens: Sequence[int]) -> str:

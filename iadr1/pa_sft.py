@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iadr1 import backbones, prompts, training
+from iadr1.backbones import completion_text, prompt_text
 from iadr1.errors import DatasetError
 from iadr1.images import open_image, require_readable
 from iadr1.plan import Plan, plan
@@ -96,14 +97,14 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
     from trl import SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    inner = DataCollatorForVisionLanguageModeling(processor, max_length=config.max_length, completion_only_loss=True)
+    inner = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
     return training.trainer_of(
         SFTTrainer,
         job,
         section="pa_sft",
         args=config,
-        data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0),
+        data_collator=Collator(inner, remember=REMEMBERED_BYTES if record.packs_images else 0, max_length=config.max_length),
         train_dataset=train_rows,
         eval_dataset=validation_rows,
         processing_class=processor,
@@ -113,11 +114,14 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
 class Collator:
     """TRL's own collator, run once a sample instead of once a step: later epochs only pad what it has returned.
 
-    `remember` bounds the memory for that in bytes; 0 leaves everything to TRL's collator. The batches are the same.
+    `remember` bounds the memory for that in bytes; 0 leaves everything to TRL's collator. The batches are the same. Prompt and completion
+    are written here, because the chat templates of some families do not end the assistant's turn. A row of more than `max_length` tokens is
+    an error.
     """
 
-    def __init__(self, collator: Any, *, remember: int) -> None:
+    def __init__(self, collator: Any, *, remember: int, max_length: int | None = None) -> None:
         self.collator = collator
+        self.max_length = max_length
         self.padding = {"input_ids": collator.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100, "mm_token_type_ids": 0}
         self.room = remember
         self.whole = not remember
@@ -125,11 +129,25 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if self.whole:
-            return dict(self.collator([self._decoded(example) for example in examples]))
-        return self._padded([self._encoded(example) for example in examples])
+            batch = dict(self.collator([self._decoded(example) for example in examples]))
+        else:
+            batch = self._padded([self._encoded(example) for example in examples])
+        self._require_whole(batch, examples)
+        return batch
+
+    def _require_whole(self, batch: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
+        for tokens, example in zip(batch["attention_mask"].sum(1).tolist(), examples, strict=True):
+            if self.max_length is not None and tokens > self.max_length:
+                raise DatasetError(
+                    f"pa_sft.max_length is {self.max_length}; the row of {example['images'][-1]} has {tokens} tokens. Cut to that, it would lose "
+                    "the answer or image tokens whose pixels stay. Raise max_length or set it to null, lower max_pixels, or leave the row out."
+                )
 
     def _decoded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        return {**example, "images": [open_image(path) for path in example["images"]]}
+        processor, chat = self.collator.processor, example["prompt"]
+        answer = example["completion"][0]["content"][0]["text"]
+        written = {"prompt": prompt_text(processor, chat), "completion": completion_text(processor, chat, answer)}
+        return {**written, "images": [open_image(path) for path in example["images"]]}
 
     def _encoded(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         name = repr(example)

@@ -118,10 +118,10 @@ class Trainer(BaseModel):
 
 
 class PaSft(Trainer):
-    """PA-SFT: the model that is tuned, and the largest image it is shown."""
+    """PA-SFT: the model that is tuned, and the largest image it is shown (null where the family has no such limit)."""
 
     backbone: str
-    max_pixels: int
+    max_pixels: int | None
 
 
 class ScGrpo(Trainer):

@@ -12,6 +12,7 @@ from typing import Any
 
 from iadr1 import backbones, training
 from iadr1.errors import DatasetError, ModelError
+from iadr1.image_counts import count_images
 from iadr1.images import open_image, require_readable
 from iadr1.pa_sft import prompt_row
 from iadr1.plan import Plan, plan
@@ -147,7 +148,7 @@ def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 def _trainer(kind: Any, config: Any, job: Job, processor: Any, train_rows: Any, validation_rows: Any, rewards: Sequence[Any]) -> Any:
     # Left padding: generation continues from the last column.
     processor.tokenizer.padding_side = "left"
-    return training.trainer_of(
+    trainer = training.trainer_of(
         kind,
         job,
         section="sc_grpo",
@@ -157,6 +158,7 @@ def _trainer(kind: Any, config: Any, job: Job, processor: Any, train_rows: Any, 
         eval_dataset=validation_rows,
         processing_class=processor,
     )
+    return count_images(trainer)
 
 
 class NamingReward:

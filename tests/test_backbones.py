@@ -30,7 +30,7 @@ def change_type(folder: Path, name: str) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights; found no weights at all"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), r"found \['pytorch_model.bin'\]"),
-        (lambda folder: change_type(folder, "gpt2"), "model type 'gpt2' is not supported; known: llava_onevision, qwen2_5_vl, qwen2_vl"),
+        (lambda folder: change_type(folder, "gpt2"), "model type 'gpt2' is not supported; known: internvl, llava, llava_next, "),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08" + b"\0" * 40), "the weights cannot be read"),
     ],
 )
@@ -107,6 +107,8 @@ def test_a_saved_model_is_readable_by_all_and_loads_the_same(tmp_path: Path) -> 
         ("qwen2_vl", "model.language_model.norm.weight", "language"),
         ("llava_onevision", "model.vision_tower.encoder.layers.0.mlp.fc1.weight", "vision"),
         ("llava_onevision", "model.image_newline", "projector"),
+        ("qwen3_vl", "model.visual.deepstack_merger_list.0.norm.weight", "projector"),
+        ("smolvlm", "model.connector.modality_projection.proj.weight", "projector"),
         ("llava_onevision", "lm_head.weight", "language"),
     ],
 )

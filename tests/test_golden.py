@@ -40,5 +40,6 @@ def _near(found, expected):
     return found == pytest.approx(expected) if isinstance(expected, float) else found == expected
 
 
-def test_the_page_on_rewards_is_up_to_date():
-    assert _module(ROOT / "docs" / "make_rewards.py").document() == (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["rewards", "backbones"])
+def test_the_pages_made_from_the_code_are_up_to_date(page):
+    assert _module(ROOT / "docs" / f"make_{page}.py").document() == (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

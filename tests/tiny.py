@@ -36,36 +36,40 @@ def build(folder: Path, *, width: int = 64, depth: int = 2, seed: int = 0, max_p
     """Save a Qwen2.5-VL of random weights with its processor."""
     import torch
 
-    tokenizer = _tokenizer()
-    torch.manual_seed(seed)
-    model = _model(tokenizer, width=width, depth=depth)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    _processor(tokenizer, max_pixels=max_pixels).save_pretrained(folder)
-
-
-def _tokenizer():  # type: ignore[no-untyped-def]
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(TEXTS * 4, trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet))
     extra = {
         "image_token": "<|image_pad|>",
         "video_token": "<|video_pad|>",
         "vision_bos_token": "<|vision_start|>",
         "vision_eos_token": "<|vision_end|>",
     }
+    words = tokenizer(SPECIAL, named=extra, template=TEMPLATE, eos="<|im_end|>", pad="<|endoftext|>")
+    torch.manual_seed(seed)
+    network = model(words, width=width, depth=depth)
+    network.generation_config.eos_token_id = words.eos_token_id
+    network.generation_config.pad_token_id = words.pad_token_id
+    network.save_pretrained(folder)
+    _processor(words, max_pixels=max_pixels).save_pretrained(folder)
+
+
+def tokenizer(special, *, named, template, eos, pad, bos=None):  # type: ignore[no-untyped-def]
+    """A byte-level tokenizer of a few hundred tokens; with a BOS it puts that before every text, as Llama's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(TEXTS * 4, trainers.BpeTrainer(vocab_size=400, special_tokens=list(special), initial_alphabet=alphabet))
+    if bos is not None:
+        raw.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=extra, chat_template=TEMPLATE
+        tokenizer_object=raw, eos_token=eos, pad_token=pad, bos_token=bos, extra_special_tokens=named, chat_template=template
     )
 
 
-def _model(tokenizer, *, width: int, depth: int):  # type: ignore[no-untyped-def]
+def model(tokenizer, *, width: int, depth: int):  # type: ignore[no-untyped-def]
+    """A Qwen2.5-VL of random weights."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     heads, ids = width // 32, tokenizer.convert_tokens_to_ids
