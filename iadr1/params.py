@@ -202,7 +202,7 @@ def parse(tree: Mapping[str, Any], *, source: str) -> Params:
 
 def _contradictions(params: Params) -> Iterator[str]:
     """Keys that cannot both be meant."""
-    minority = min(params.prepare.anomalous_share, 1 - params.prepare.anomalous_share)
+    minority = round(min(params.prepare.anomalous_share, 1 - params.prepare.anomalous_share), 9)  # 1 - 0.8 is a little less than 0.2
     if minority < params.validate.minimum_minority_share:
         yield (
             f"prepare.anomalous_share {params.prepare.anomalous_share} leaves one class fewer rows than "

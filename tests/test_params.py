@@ -76,6 +76,11 @@ def test_a_wrong_key_or_value_is_refused_by_name(sections, said):
     assert problem(changed(**sections)).startswith(said)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_a_balance_at_the_very_limit_is_allowed(share):
+    assert parse(changed(prepare={"anomalous_share": share}), source="params.yaml").prepare.anomalous_share == share
+
+
 def test_an_unknown_section_is_refused_by_name():
     assert problem({**TREE, "sc_gpro": {}}) == "params.yaml: sc_gpro is not a parameter; did you mean sc_grpo?"
 
