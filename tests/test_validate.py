@@ -326,6 +326,13 @@ def test_too_few_rows_and_one_label_only_are_refused(sound: tuple[Params, Worksp
     assert "sc_grpo: expected that normal and defective images have a share of at least 0.2 each; found 0.0." in str(refused.value)
 
 
+def test_a_test_set_of_one_label_is_a_warning(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    write_samples(work.prepared / "test/parts.jsonl", [sample for sample in parts_of(work)["test/parts"] if sample.anomalous])
+    (finding,) = validated(params, work)["findings"]
+    assert (finding["table"], finding["severity"], finding["found"]) == ("test/parts", "warning", "1.0")
+
+
 def test_prepared_data_that_is_missing_is_named(sound: tuple[Params, Workspace]) -> None:
     params, work = sound
     (work.prepared / "sc_grpo.jsonl").unlink()
