@@ -88,9 +88,9 @@ CHAINS = (
 ANSWERS_ONLY = (fault("reasoning", "no row has a chain of thought, because prepare.chains is answers_only"),)
 GRAMMAR = fault("target_problem", "the target text is in the grammar that the rewards read")
 BOTH_LABELS = Check(
-    "ExpectColumnDistinctValuesToContainSet",
-    "there are normal and defective images",
-    {"column": "anomalous", "value_set": [True, False]},
+    "ExpectColumnMeanToBeBetween",
+    "there are normal and defective images, so that the share of defects is neither 0 nor 1",
+    {"column": "anomalous", "min_value": 0, "max_value": 1, "strict_min": True, "strict_max": True},
     is_error=False,
 )
 

@@ -339,6 +339,13 @@ def test_chains_are_there_where_they_are_asked_for_and_nowhere_else(sound: tuple
         assert errors == ({("pa_sft", check), ("validation", check)} if check else set())
 
 
+def test_a_test_set_of_one_label_is_a_warning(sound: tuple[Params, Workspace]) -> None:
+    params, work = sound
+    write_samples(work.prepared / "test/parts.jsonl", [sample for sample in parts_of(work)["test/parts"] if sample.anomalous])
+    (finding,) = validated(params, work)["findings"]
+    assert (finding["table"], finding["severity"], finding["found"]) == ("test/parts", "warning", "1.0")
+
+
 def test_prepared_data_that_is_missing_is_named(sound: tuple[Params, Workspace]) -> None:
     params, work = sound
     (work.prepared / "sc_grpo.jsonl").unlink()
