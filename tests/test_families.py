@@ -232,7 +232,7 @@ def test_vllm_says_what_transformers_says(family: str) -> None:
     done, most = trained(family), backbones.BACKBONES[family].vllm_images or 2
     asked = [(chat, said) for chat, said in zip(chats(), done.said, strict=True) if len(images_of(chat)) <= most]
     told = json.dumps([str(done.folder), [chat for chat, _ in asked], LIMIT, most])
-    ran = subprocess.run([sys.executable, "-c", VLLM, told], capture_output=True, text=True, check=False, timeout=600)
+    ran = subprocess.run([sys.executable, "-c", VLLM, told], capture_output=True, text=True, check=False, timeout=1800)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert json.loads(ran.stdout.rpartition("SAID")[2]) == [said for _, said in asked]
 
