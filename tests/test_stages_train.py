@@ -39,6 +39,7 @@ def params(**changes: dict) -> dict:
             "grid": 3,
             "shots": 0,
             "teacher": None,
+            "reviews": None,
             "reject": [],
         },
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
