@@ -71,7 +71,7 @@ KNOWN = fault(
 )
 CHAINS = (
     Check("ExpectColumnValuesToNotBeNull", "every row has a chain of thought", {"column": "reasoning"}),
-    fault("chain_problem", "the chain of thought names what the tags name, and no reference image"),
+    fault("chain_problem", "the chain of thought contradicts none of the tags, and speaks of no reference image"),
     Check(
         "ExpectColumnValueLengthsToBeBetween",
         "chains of thought have 40 to 2000 characters",

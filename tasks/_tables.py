@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from iadr1 import defect_types, locations, prompts
 from iadr1.errors import DatasetError
+from iadr1.expert_ad import gates
 from iadr1.images import content_hash
 from iadr1.known_errors import known_error
 from iadr1.look_alikes import candidates, detail, is_same, perceptual_hash
@@ -207,7 +208,7 @@ def _row(name: str, sample: Sample, facts: Facts, around: Surroundings, *, grid:
         "reference_problem": facts.reference_problem or _strange_reference(name, sample, around),
         "annotation_problem": _annotation_problem(sample, grid),
         "target_problem": _target_problem(sample),
-        "chain_problem": _chain_problem(sample),
+        "chain_problem": _chain_problem(sample, grid),
         "known_error": known_error(around.layouts.get(sample.dataset, ""), sample.id),
         # Where training could see what it is judged on.
         "physical_sample_also_in": _others(name, around.parts[physical_of(sample)]),
@@ -268,12 +269,13 @@ def _target_problem(sample: Sample) -> str | None:
     return None if read == (gold.anomalous, gold.location, gold.type) else f"says {read}: {text[-80:]}"
 
 
-def _chain_problem(sample: Sample) -> str | None:
-    """Where a chain of thought does not go with the tags after it."""
-    text = (sample.reasoning or "").lower()
-    if "reference" in text:
-        return "speaks of a reference image"
-    if not sample.anomalous or not text:
+def _chain_problem(sample: Sample, grid: int) -> str | None:
+    """Where a chain of thought does not go with the tags after it, by the gates that the builder judges it with."""
+    if not sample.reasoning:
         return None
-    unsaid = [str(word) for word in (sample.location, sample.type) if not word or word.lower() not in text]
-    return f"does not name {' and '.join(unsaid)}" if unsaid else None
+    missing = [name for name in ("location", "type") if sample.anomalous and not getattr(sample, name)]
+    if missing:
+        return f"explains a defect without {' and '.join(missing)}"
+    judged = gates.Judged(sample, sample, grid)
+    found = (gate(judged) for gate in (gates.reference_mention, gates.label, gates.location, gates.type_))
+    return next((reason for reason in found if reason), None)
