@@ -79,7 +79,7 @@ def validate(root: Path) -> int:
         name: [sample for sample in samples if split_of(sample) == split] for name, split in (("sc_grpo", "train"), ("test/set", "test"))
     }
     judged = tables(parts, grid=3, layouts={})
-    findings = _judged(judged, Validate(minimum_rows=1, minimum_minority_share=0.0), pages=root / "data_docs")
+    findings = _judged(judged, Validate(minimum_rows=1, minimum_minority_share=0.0), chains=True, pages=root / "data_docs")
     assert not findings, findings
     return sum(map(len, judged.values()))
 

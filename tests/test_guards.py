@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iadr1 import sc_grpo, training
 from iadr1.errors import ModelError, Stopped
@@ -44,6 +46,15 @@ def test_a_healthy_training_has_not_collapsed(start: dict[str, float]) -> None:
     better = {**start, "loss": start["loss"] / 2, **({"reward": 3.5, "frac_reward_zero_std": 0.9, "kl": 0.3} if "reward" in start else {})}
     assert collapse(history(start, better), Limits()) is None
     assert collapse([], Limits()) is None and collapse([{"step": 1, "eval_reward": 0.0}], Limits()) is None
+
+
+@given(values=st.lists(st.floats(0.001, 1e3), min_size=1, max_size=60))
+def test_however_steeply_a_training_gets_better_it_has_not_collapsed(values: list[float]) -> None:
+    falling, rising = sorted(values, reverse=True), sorted(values)
+    losses = [{"step": at, "loss": value} for at, value in enumerate(falling)]
+    rewards = [{"step": at, **HEALTHY, "reward": value} for at, value in enumerate(rising)]
+    for so_far in range(len(values) + 1):
+        assert collapse(losses[:so_far], Limits()) is None and collapse(rewards[:so_far], Limits()) is None
 
 
 @pytest.mark.parametrize(
