@@ -119,7 +119,12 @@ class VllmEngine:
         answered = self.engine.generate(requests, sampling, use_tqdm=False, tokenization_kwargs=as_written)
         outputs = [request.outputs[0] for request in answered]
         done(len(outputs))
-        return [Generated(output.text.strip(), output.finish_reason == "length", len(output.token_ids)) for output in outputs]
+        # vLLM's own text leaves out bytes at its end that are no whole letter.
+        texts = self.processor.tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+        return [
+            Generated(text.strip(), output.finish_reason == "length", len(output.token_ids))
+            for text, output in zip(texts, outputs, strict=True)
+        ]
 
 
 def _vllm(model: Path, **limits: Any) -> Any:
