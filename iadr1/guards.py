@@ -75,7 +75,7 @@ def _ends(entries: Entries, name: str, window: int) -> tuple[float, float] | Non
 
 def _best(entries: Entries, name: str, limits: Limits, choose: Callable[[list[float]], float]) -> float:
     """The best median of any whole window: a single good entry is not what a training has reached."""
-    windows = [_values(entries[at : at + limits.window], name) for at in range(len(entries) - limits.window + 1)]
+    windows = [_values(entries[at : at + limits.window], name) for at in range(0, len(entries) - limits.window + 1, limits.window)]
     return choose([median(window) for window in windows if window])
 
 
