@@ -15,11 +15,18 @@ Chat = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a model said, whether it was cut off at the limit, and how many tokens it took."""
+    """What a model said, whether it was cut off at the limit, and how many tokens it took.
+
+    `p_yes` is the probability of yes against no where the answer stands (docs/evaluation.md), `finish` the engine's own word for why the answer
+    ended ("stop", "length", "content_filter"), `seconds` from asking to the answer; each is None where the engine does not tell.
+    """
 
     text: str
     truncated: bool
     tokens: int
+    p_yes: float | None = None
+    finish: str | None = None
+    seconds: float | None = None
 
 
 class Engine(Protocol):
