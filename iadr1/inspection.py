@@ -1,7 +1,6 @@
 """What a model says of one image, as a person and a program read it: behind `iadr1 inspect` and the registered model."""
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -43,7 +42,9 @@ class Inspection:
     reasoning: str | None
     status: Annotated[Status | None, Field(description="how the text was read (docs/inspect.md); null where the image could not be shown")]
     text: Annotated[str, Field(description="the model's answer, word for word")]
-    seconds: Annotated[float | None, Field(ge=0, description="from asking to the answer; in a part of several images, the mean over them")]
+    seconds: Annotated[
+        float | None, Field(ge=0, description="from asking to the answer; images answered in one batch have waited for the same one")
+    ]
     error: Annotated[str | None, Field(description="why there is no answer")]
 
     def to_json(self) -> str:
@@ -88,15 +89,15 @@ def inspections(
         yield from _part(engine, images[at : at + PART], references, grid, done)
 
 
-def inspection(image: str, answer: Generated, *, grid: int, seconds: float | None) -> Inspection:
+def inspection(image: str, answer: Generated, *, grid: int) -> Inspection:
     """What a model's answer says."""
     verdict = Verdict.parse(answer.text, truncated=answer.truncated)
     said = ANSWERS[verdict.anomalous]
     place = cells(verdict.location, grid) if verdict.location and verdict.anomalous else None
     error = None if said else f"the answer cannot be read ({verdict.status}): {answer.text[:200] or 'an empty text'}"
     return Inspection(
-        image, said, getattr(answer, "p_yes", None), verdict.location, tuple(sorted(place or ())), grid, verdict.type, verdict.reasoning,
-        verdict.status, answer.text, seconds, error,
+        image, said, answer.p_yes, verdict.location, tuple(sorted(place or ())), grid, verdict.type, verdict.reasoning,
+        verdict.status, answer.text, answer.seconds, error,
     )  # fmt: skip
 
 
@@ -117,11 +118,9 @@ def _part(
     faults = {image: fault for image in images if (fault := fault_of(image))}
     done(len(faults))
     shown = [image for image in images if image not in faults]
-    started = time.perf_counter()
     answers = iter(engine([_chat(image, references) for image in shown], done)) if shown else iter(())
-    each = round((time.perf_counter() - started) / max(len(shown), 1), 4)
     for image in images:
-        yield failed(image, faults[image], grid) if image in faults else inspection(image, next(answers), grid=grid, seconds=each)
+        yield failed(image, faults[image], grid) if image in faults else inspection(image, next(answers), grid=grid)
 
 
 def failed(image: str, fault: str, grid: int) -> Inspection:

@@ -42,9 +42,7 @@ def table_of(found: Sequence[Inspection]) -> str:
 def summary(found: Sequence[Inspection]) -> str:
     """How many are what."""
     counts = Counter(one.answer for one in found)
-    mean = [one.seconds for one in found if one.seconds is not None]
-    speed = f", {sum(mean) / len(mean):.2f} s each" if mean else ""
-    return f"{len(found)} images: {counts['Yes']} defective, {counts['No']} good, {counts[None]} without an answer{speed}."
+    return f"{len(found)} images: {counts['Yes']} defective, {counts['No']} good, {counts[None]} without an answer."
 
 
 def save_pictures(found: Sequence[Inspection], out: Path) -> dict[str, Path]:

@@ -32,7 +32,7 @@ class Scripted:
     def __call__(self, chats, done=lambda count: None):
         self.asked += chats
         done(len(chats))
-        return [Generated(TEXTS[Path(images_of(chat)[-1]).stem], False, 9) for chat in chats]
+        return [Generated(TEXTS[Path(images_of(chat)[-1]).stem], False, 9, p_yes=0.75, seconds=0.5) for chat in chats]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def scripted(monkeypatch, tmp_path):
 
 
 def found(text, image="part.png"):
-    return inspection(image, Generated(text, False, 9), grid=3, seconds=0.5)
+    return inspection(image, Generated(text, False, 9, p_yes=0.75, seconds=0.5), grid=3)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,13 @@ def test_an_answer_that_cannot_be_read_is_never_good(text):
 def test_a_verdict_as_a_person_reads_it(parts, scripted, capsys):
     assert main(["inspect", str(parts / "bad.png"), *scripted]) == 10
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{parts / 'bad.png'}: DEFECT"
+    assert lines[0] == f"{parts / 'bad.png'}: DEFECT, P(yes) 0.75"
     assert lines[1:5] == ["where      top left", "           # · ·", "           · · ·", "           · · ·"]
     assert lines[5:8] == ["type       scratch", "reasoning  A dark line.", "picture    inspection/bad.png"]
+    assert lines[8].endswith(" in 0.50 s")
     assert Image.open("inspection/bad.png").size[0] >= 320
     assert main(["inspect", str(parts / "good.png"), *scripted]) == 0
-    assert "good.png: good\nreasoning  Even.\n" in capsys.readouterr().out
+    assert "good.png: good, P(yes) 0.75\nreasoning  Even.\n" in capsys.readouterr().out
 
 
 def test_json_is_one_object_a_line_that_follows_the_published_schema(parts, scripted, capsys):
