@@ -1,4 +1,4 @@
-"""The inspection core from the shell: score, report, compare with the paper, explain one text, look after data, build Expert-AD."""
+"""The inspection core from the shell: inspect, score, report, compare with the paper, explain one text, look after data, build Expert-AD."""
 
 import argparse
 import sys
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.cli_data import add_data
+from iadr1.cli_inspect import HELP, add_inspect
+from iadr1.cli_yardstick import HELP as YARDSTICK
+from iadr1.cli_yardstick import add_yardstick
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
 
@@ -36,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="iadr1", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_inspect(commands.add_parser("inspect", help=HELP, description=HELP))
     _add_score(commands.add_parser("score", help="reward completions against their solutions"))
     _add_report(commands.add_parser("report", help="rates, intervals and comparisons from predictions"))
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
+    add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser

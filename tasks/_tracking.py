@@ -160,17 +160,18 @@ def _log_inspector(candidate: Candidate) -> Any:
 
 
 def _signature() -> Any:
+    """Images as base64 in, the objects of iadr1/schemas/inspection.json out."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    answers = {
-        "answer": DataType.string,
-        "location": DataType.string,
-        "type": DataType.string,
-        "reasoning": DataType.string,
-        "text": DataType.string,
-    }
-    return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(kind, name) for name, kind in answers.items()]))
+    text, number = DataType.string, DataType.double
+    given = [ColSpec(text, "image"), ColSpec(text, "reference", required=False)]
+    answers: dict[str, Any] = {
+        "image": text, "answer": text, "p_yes": number, "location": text, "cells": Array(Array(DataType.long)), "grid": DataType.long,
+        "type": text, "reasoning": text, "status": text, "text": text, "seconds": number, "error": text,
+    }  # fmt: skip
+    told = Schema([ColSpec(kind, name, required=name in ("image", "cells", "grid", "text")) for name, kind in answers.items()])
+    return ModelSignature(Schema(given), told, ParamSchema([ParamSpec("grid", DataType.long, 3)]))
 
 
 def experiment_name(work: Workspace) -> str:

@@ -30,6 +30,8 @@ SLOW_TO_IMPORT = {
 }
 # MLflow runs this file by itself, in the registered model's own process.
 RUN_BY_MLFLOW = ROOT / "tasks" / "_inspector.py"
+# `iadr1 inspect --model models:/…` looks a folder up; the library knows the registry here and nowhere else.
+REGISTRY = ROOT / "iadr1" / "registry.py"
 
 
 @cache
@@ -121,7 +123,8 @@ def test_every_stage_reads_the_parameter_file_that_the_experiment_names():
 
 @pytest.mark.parametrize("path", [path for path in PYTHON_FILES if "iadr1" in path.relative_to(ROOT).parts[:1]], ids=lambda path: path.name)
 def test_the_library_knows_no_pipeline(path):
-    assert not packages(path) & {"prefect", "mlflow", "dvc", "boto3", "great_expectations", "tasks", "flows"}
+    known = {"mlflow"} if path == REGISTRY else set()
+    assert not packages(path) & {"prefect", "mlflow", "dvc", "boto3", "great_expectations", "tasks", "flows"} - known
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -131,7 +134,7 @@ def test_what_is_slow_to_import_is_imported_where_it_is_used(path):
 
 
 def test_one_file_talks_to_mlflow():
-    assert [path.name for path in PYTHON_FILES if "mlflow" in packages(path) and path != RUN_BY_MLFLOW] == ["_tracking.py"]
+    assert [path.name for path in PYTHON_FILES if "mlflow" in packages(path) and path not in (RUN_BY_MLFLOW, REGISTRY)] == ["_tracking.py"]
 
 
 def test_one_file_talks_to_s3():

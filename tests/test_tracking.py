@@ -1,7 +1,6 @@
 """MLflow as a person finds it after a release, and the register stage: one version for one model, staging only past the floors."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,20 +161,3 @@ def test_a_missing_report_is_told_with_what_to_do(mlflow_store):
     params, work = release(mlflow_store, "missing")
     with pytest.raises(ReportError, match=r"evaluate/mvtec-0\.json: no such report\. Run `dvc repro evaluate` to make it\."):
         register.main(params, work)
-
-
-def test_a_registered_inspector_answers(mlflow_store):
-    import mlflow
-    from PIL import Image
-
-    from tests.tiny import tiny_backbone
-
-    params, work = release(mlflow_store, "whole")
-    shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
-    evaluated(work, right=9)
-    register.main(params, work)
-    Image.new("RGB", (48, 48)).save(mlflow_store / "part.png")
-    inspector = mlflow.pyfunc.load_model("models:/iad-r1-whole@staging")
-    answers = inspector.predict([{"image": str(mlflow_store / "part.png")}])
-    assert list(answers.columns) == ["answer", "location", "type", "reasoning", "text"]
-    assert len(answers) == 1
