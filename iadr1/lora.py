@@ -67,6 +67,12 @@ def quantization(keys: Mapping[str, Any]) -> Any:
     )
 
 
+def quantized_bytes(text: Any, total: int, *, width: int) -> float:
+    """The memory of `total` weights in 4 bits with their scales; the embeddings stay as they are, `width` bytes each."""
+    whole = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
+    return 0.52 * (total - whole) + width * whole
+
+
 def merged(model: Any, folder: Path, keys: Mapping[str, Any], state: Mapping[str, Any] | None) -> Any:
     """The trained model with its adapters in its weights; `state` holds them where ZeRO-3 has cut the model into pieces.
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ def join(args: Any) -> None:
     if args.deepspeed and torch.distributed.is_available() and torch.distributed.is_initialized():
         import deepspeed
 
+        # It calls some of torch's functions by their old names, hundreds of times a step.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning)
         # Its own collectives on shared memory need a compiler and minutes; gloo does the same.
         deepspeed.ops.__compatible_ops__[SHARED_MEMORY] = False
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def train(stage: str, job: Job, samples: list[Sample]) -> Outcome:
     return sc_grpo.train(job, samples, validation=(), preset="paper", rewards={f"{__file__}:place": 1.0}, grid=3)
 
 
+def counts(steps: list[int]) -> Any:
+    """A callback that notes each step that is taken."""
+    from transformers import TrainerCallback
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            steps.append(state.global_step)
+
+    return Count()
+
+
 def main(folder: Path, case: str) -> None:
     """Train as STAGE[-ZERO][-lora|-resumed] says, into a folder of that name and of the number of processes."""
     stage, *told = case.split("-")
@@ -61,27 +73,17 @@ def main(folder: Path, case: str) -> None:
             keys["deepspeed"] = str(ROOT / "infra" / "deepspeed" / f"{word}.json")
     lora = {"r": 4} if "lora" in told else {}
 
-    def job(**changes: Any) -> Job:
-        return Job(
-            keys | changes,
-            folder / "model",
-            None,
-            (),
-            0,
-            folder / f"{into.name}-checkpoints",
-            into,
-            global_batch_size=ROWS,
-            processes=PROCESSES,
-            lora=lora,
-        )
-
+    steps: list[int] = []
+    job = Job(
+        keys, folder / "model", None, (), 0, folder / f"{into.name}-checkpoints", into, callbacks=[counts(steps)],
+        global_batch_size=ROWS, processes=PROCESSES, lora=lora,
+    )  # fmt: skip
     samples = read_samples(folder / "samples.jsonl")
     if "resumed" in told:
-        train(stage, job(max_steps=3, save_strategy="steps", save_steps=2), samples)
-    outcome = train(stage, job(), samples)
+        train(stage, replace(job, keys={**keys, "max_steps": 3, "save_strategy": "steps", "save_steps": 2}), samples)
+    outcome = train(stage, job, samples)
     if RANK == 0:
-        told_of = {"history": list(outcome.history), "parts": outcome.parts, "attention": outcome.attention}
-        (into / "outcome.json").write_text(json.dumps(told_of), encoding="utf-8")
+        (into / "outcome.json").write_text(json.dumps({"parts": outcome.parts, "steps": steps}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from iadr1 import acceleration, lora, sharding
+from iadr1 import sharding
 from iadr1.errors import ParamsError
 from iadr1.samples import write_samples
 from tests.stages import ROOT, workspace
@@ -42,56 +42,6 @@ def test_a_configuration_of_deepspeed_is_what_its_name_says(file: Path) -> None:
 def test_there_are_the_four_configurations_that_the_documentation_names() -> None:
     named = set(re.findall(r"zero[23]\w*\.json", (ROOT / "docs" / "scale.md").read_text()))
     assert named == {file.name for file in FILES} and len(FILES) == 4
-
-
-def cut(**zero: Any) -> dict[str, Any]:
-    return {"zero_optimization": zero}
-
-
-@pytest.mark.parametrize(
-    "keys, adapters, message",
-    [
-        ({"deepspeed": "infra/deepspeed/zero4.json"}, {}, r"pa_sft\.deepspeed: there is no file .*zero4\.json.*infra/deepspeed"),
-        ({"deepspeed": "README.md"}, {}, r"README\.md is not JSON"),
-        ({"deepspeed": cut(stage=3)}, {}, "does not set zero_optimization.stage3_gather_16bit_weights_on_model_save"),
-        ({"use_liger_kernel": True}, {}, "pa_sft.use_liger_kernel: (the package liger-kernel is not installed|Liger's kernels need a GPU)"),
-        ({}, {"r": 2, "quantized": "int3"}, r"pa_sft\.lora\.quantized: 'int3' is not a kind of 4-bit number; take one of nf4, fp4"),
-    ],
-)
-def test_what_cannot_be_run_is_refused_by_its_key(
-    keys: dict[str, Any], adapters: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if "deepspeed" in keys:
-        pytest.importorskip("deepspeed")
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(ParamsError, match=message):
-        acceleration.require(keys, adapters, tiny_backbone(), section="pa_sft")
-
-
-def test_four_bits_and_zero_3_do_not_go_together() -> None:
-    pytest.importorskip("deepspeed")
-    with pytest.raises(ParamsError, match=r"Take infra/deepspeed/zero2\.json with quantized LoRA"):
-        sharding.require_usable(str(DEEPSPEED / "zero3.json"), section="pa_sft", quantized=True)
-
-
-def test_four_bits_need_their_package() -> None:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        with pytest.raises(ParamsError, match="the package bitsandbytes is not installed"):
-            lora.require_quantizable({"r": 2, "quantized": "nf4"}, section="pa_sft")
-    else:
-        lora.require_quantizable({"r": 2, "quantized": "nf4"}, section="pa_sft")
-
-
-@pytest.mark.parametrize(
-    "keys, expected", [({}, "sdpa"), ({"bf16": True}, "sdpa"), ({"model_init_kwargs": {"attn_implementation": "eager"}}, "eager")]
-)
-def test_attention_is_sdpa_without_a_gpu_and_what_params_say_where_they_say_it(keys: dict[str, Any], expected: str) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        assert acceleration.model_options(keys)["attn_implementation"] == expected
 
 
 @pytest.mark.parametrize(
@@ -212,6 +162,8 @@ def test_five_steps_on_two_processes_are_those_of_one(shared: Path, case: str) -
     moved, apart = difference(one, before), difference(one, two)
     print(f"{case}: moved {moved:.2g}, apart {apart:.2g}")
     assert apart < 1e-4 and apart < moved / 20
+    # What is resumed takes no step a second time.
+    assert json.loads((shared / f"{case}-2" / "outcome.json").read_text())["steps"] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.slow
