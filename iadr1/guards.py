@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from iadr1.errors import ModelError
 
 # The file descriptor: the object may be closed or captured when it is needed.
 STDERR = 2
+# Seconds within which two SIGTERMs are one wish: a cluster sends it to all processes, and the launcher once more to its own.
+SAME_WISH = 5.0
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -175,15 +178,19 @@ def _keep_until(checkpoints: Path, step: int, *, removes: bool) -> str:
 
 
 class Sigterm:
-    """Whether SIGTERM has asked the training to stop; a second one ends the process at once."""
+    """Whether SIGTERM has asked the training to stop; a second one ends the process at once, unless it is the same that a launcher hands on."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.since = 0.0
         self.before: Any = None
 
     def __call__(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGTERM, self.before)
+        if not self.asked:
+            self.asked, self.since = True, time.monotonic()
+        elif time.monotonic() - self.since > SAME_WISH:
+            signal.signal(signal.SIGTERM, self.before)
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

@@ -110,11 +110,18 @@ class Validate(Section):
     minimum_minority_share: float
 
 
+class Launch(Section):
+    """How many processes of this machine share a training, one for each GPU; torchrun's own number counts where that has started the stage."""
+
+    processes: int = Field(default=1, ge=1)
+
+
 class Trainer(BaseModel):
     """A section whose further keys go untouched to the trainer's own dataclass.
 
-    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training), `global_batch_size` the rows of a step on all
-    devices together, `limits` what replaces a limit of a healthy training.
+    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training; `quantized` holds the weights in 4 bits),
+    `global_batch_size` the rows of a step on all devices together, `limits` what replaces a limit of a healthy training, `launch` on how
+    many processes it runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -123,6 +130,7 @@ class Trainer(BaseModel):
     lora: dict[str, Any] = {}
     global_batch_size: int | None = None
     limits: dict[str, float] = {}
+    launch: Launch = Launch()
 
     @property
     def trainer(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from iadr1.recipes import recipe_named
 from iadr1.samples import Sample, read_samples
 from tasks._run import Workspace, run_stage
 from tasks._tracking import StageRun
-from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import DRY_RUN, job_of, quiet_libraries, share, stage_recording, told_by, training_job, write_curve, write_metrics
 
 STAGE = "sc_grpo"
 TABLE_ROWS = 16
@@ -36,6 +36,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     plan.require_memory()
     if dry_run:
         return
+    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         outcome = sc_grpo.train(
             job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
@@ -45,7 +46,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
-        run.log_params(flat_parts(outcome))
+        run.log_params(told_by(outcome, job))
         run.log_metrics(_metrics(rows, outcome.history))
         run.log_file(work.reports / "sc_grpo.csv")
         _log_completions(run, job.checkpoints, [*samples, *validation])
