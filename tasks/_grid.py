@@ -122,7 +122,7 @@ def row_run(row: Row, default: Run, *, source: str) -> Run:
     stages = stages_of(root["stages"], changed, model=row.model)
     if "evaluate" not in stages:
         return default
-    name = f"rows/{default.name}/{row_name(tree, changed)}"
+    name = f"rows/{default.name}/{row_name(tree, changed)}--{row.model}"
     home = folders(name, stays=tree["fetch"]["source"] == "folder")
     tree["experiment"] = home | {key: _folder(default.tree, key) for stage, key in SHARED.items() if stage not in stages}
     tree["evaluate"] = {**tree["evaluate"], "models": [row.model]}
