@@ -30,7 +30,10 @@ class Section(BaseModel):
 
 
 class Experiment(Section):
-    """Where the results of this run go, so that experiments never overwrite one another."""
+    """Where the results of this run go, so that experiments never overwrite one another.
+
+    `prepared` and `pa_sft` are where a run finds what another one has made for it; None: below its own `data` and `models`.
+    """
 
     name: str
     params: str
@@ -39,6 +42,8 @@ class Experiment(Section):
     models: str
     reports: str
     checkpoints: str
+    prepared: str | None = None
+    pa_sft: str | None = None
 
 
 class Source(Section):
@@ -146,13 +151,17 @@ class PaSft(Trainer):
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it."""
+    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it; which model it starts from.
+
+    A policy that starts from the base model was never shown the form of an answer: it is asked for it in words (the paper's Table 9).
+    """
 
     preset: str
     rewards: dict[str, float]
     recipe: str = "paper"
     balanced: bool | None = None
     resamples: int | None = None
+    start: Literal["pa_sft", "base"] = "pa_sft"
 
 
 class Evaluate(Section):

@@ -29,7 +29,9 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
     sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
+    form = told.start == "base"
+    start = Path(params.pa_sft.backbone) if form else work.pa_sft
+    job = job_of(work, params, STAGE, grid, shots, model=start, samples=[*samples, *validation])
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
     if dry_run:
         print(plan.text)
@@ -39,7 +41,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         outcome = sc_grpo.train(
-            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
+            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots, form=form
         )
         if run is None:
             return
