@@ -125,13 +125,17 @@ class PaSft(Trainer):
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it."""
+    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it.
+
+    Every `table_steps` steps MLflow gets a table of completions.
+    """
 
     preset: str
     rewards: dict[str, float]
     recipe: str = "paper"
     balanced: bool | None = None
     resamples: int | None = None
+    table_steps: int = Field(default=20, ge=1)
 
 
 class Evaluate(Section):

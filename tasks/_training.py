@@ -34,8 +34,8 @@ def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: P
     """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    # A limit decides when to stop, not what is trained: with another one the training goes on.
-    own = told.model_dump(exclude={"limits"})
+    # These decide when to stop and what is shown, not what is trained: with others the training goes on.
+    own = told.model_dump(exclude={"limits", "table_steps"})
     checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed)
     return Job(
         told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, work.models / stage,
@@ -74,7 +74,7 @@ def limits(stage: str, changes: Mapping[str, float]) -> Limits:
 
 def stage_recording(work: Workspace, params: Params, stage: str) -> AbstractContextManager[StageRun | None]:
     """The stage's MLflow run; None for a process that only trains."""
-    return stage_run(work, stage, params) if is_main_process() else nullcontext()
+    return stage_run(work, stage, params, watched=True) if is_main_process() else nullcontext()
 
 
 def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:
