@@ -154,6 +154,7 @@ class ScGrpo(Trainer):
     """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it; which model it starts from.
 
     A policy that starts from the base model was never shown the form of an answer: it is asked for it in words (the paper's Table 9).
+    Every `table_steps` steps MLflow gets a table of completions.
     """
 
     preset: str
@@ -162,6 +163,7 @@ class ScGrpo(Trainer):
     balanced: bool | None = None
     resamples: int | None = None
     start: Literal["pa_sft", "base"] = "pa_sft"
+    table_steps: int = Field(default=20, ge=1)
 
 
 class Evaluate(Section):
