@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.cli_data import add_data
+from iadr1.cli_plan import add_plan
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
+    add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
