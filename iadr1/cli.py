@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from iadr1.cli_data import add_data
 from iadr1.cli_inspect import HELP, add_inspect
+from iadr1.cli_plan import add_plan
 from iadr1.cli_yardstick import HELP as YARDSTICK
 from iadr1.cli_yardstick import add_yardstick
 from iadr1.errors import Iadr1Error
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
     add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
+    add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
