@@ -35,6 +35,14 @@ class ParityRow:
     paper: float | None
     supplementary: float | None
     flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+
+    def standing(self, target: float | None) -> str:
+        """Whether our interval lies above or below a published figure, or holds it; empty without one of the two."""
+        if self.interval is None or target is None:
+            return ""
+        low, high = self.interval
+        return "above" if low > target else "below" if high < target else "within"
 
     @property
     def paper_delta(self) -> float | None:
@@ -65,11 +73,11 @@ def parity(report: Mapping[str, Any], *, backbone: str, shots: int = 0) -> list[
         raise ReportError(f"{backbone!r} is not a published backbone; choose one of {', '.join(backbones())}.")
     rows = []
     for model, found in report["models"].items():
-        ours = {name: entry["balanced_accuracy"] for name, entry in found["datasets"].items()}
+        ours = {name: (entry["balanced_accuracy"], entry["balanced_accuracy_ci"]) for name, entry in found["datasets"].items()}
         stage = stage_of(model)
         if set(ours) >= _published_datasets(backbone, stage, shots) > set():
-            ours["mean"] = found["mean_balanced_accuracy"]
-        rows += [_row(model, dataset, value, (backbone, stage, shots)) for dataset, value in ours.items() if value is not None]
+            ours["mean"] = (found["mean_balanced_accuracy"], found["mean_balanced_accuracy_ci"])
+        rows += [_row(model, dataset, figure, (backbone, stage, shots)) for dataset, figure in ours.items() if figure[0] is not None]
     return rows
 
 
@@ -83,12 +91,13 @@ def _published_datasets(backbone: str, stage: str, shots: int) -> set[str]:
     return found - {"mean"}
 
 
-def _row(model: str, dataset: str, value: float, key: tuple[str, str, int]) -> ParityRow:
+def _row(model: str, dataset: str, figure: tuple[float, list[float] | None], key: tuple[str, str, int]) -> ParityRow:
     found = [target for target in targets() if target.dataset == dataset and (target.backbone, target.stage, target.shots) == key]
     by_source = {target.source.split()[0]: target for target in found}
     paper, supplementary = by_source.get("paper"), by_source.get("supplementary")
     flags = tuple(dict.fromkeys(flag for target in found for flag in target.flags))
-    return ParityRow(model, dataset, value, _value(paper), _value(supplementary), flags)
+    value, bounds = figure
+    return ParityRow(model, dataset, value, _value(paper), _value(supplementary), flags, (bounds[0], bounds[1]) if bounds else None)
 
 
 def _value(target: Target | None) -> float | None:
