@@ -6,9 +6,11 @@ import base64
 import csv
 import hashlib
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -107,6 +109,11 @@ def title(model: str) -> str:
     return TITLES.get(model, model)
 
 
+def pairs(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model beside the one before it, and the last beside the first."""
+    return list(dict.fromkeys([*pairwise(models), *([(models[0], models[-1])] if len(models) > 2 else [])]))
+
+
 def read_log(path: Path) -> charts.Log:
     """A training's log: the numbers of each row that has a step; raises ReportError."""
     if not path.is_file():
@@ -136,8 +143,8 @@ def _in_order(predictions: Iterable[Prediction]) -> list[str]:
 
 
 def _comparisons(evaluation: Evaluation, models: Sequence[str]) -> list[dict[str, Any]]:
-    pairs = evaluation.compared or [(models[at], models[at + 1]) for at in range(len(models) - 1)]
-    return [Comparison.of(evaluation.predictions, first, second).to_dict() for first, second in pairs]
+    chosen = evaluation.compared or pairs(models)
+    return [Comparison.of(evaluation.predictions, first, second).to_dict() for first, second in chosen]
 
 
 def _published(report: EvalReport, evaluation: Evaluation) -> list[ParityRow]:
@@ -173,7 +180,8 @@ def _charts(evaluation: Evaluation, report: EvalReport, models: Sequence[str], p
     for name, log in evaluation.logs.items():
         # The loss of a policy gradient starts at zero and says nothing.
         told = [curve for curve in CURVES if not (curve[0] == "loss" and "reward" in log[0])]
-        found += [charts.curve(f"{id}-{name}", f"{name}: {heading}", log, columns, unit) for id, heading, columns, unit in told]
+        place = re.sub(r"\W+", "-", name.lower())
+        found += [charts.curve(f"{id}-{place}", f"{name}: {heading}", log, columns, unit) for id, heading, columns, unit in told]
     return [chart for chart in found if chart is not None]
 
 

@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 440.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 16.0, 40.0
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 BINS = 24
+FLAT = 1e-9  # a smaller share of a value is rounding
 MOST_POINTS = 400  # of one line: more than there are pixels
 
 Log = Sequence[Mapping[str, float]]
@@ -172,7 +173,8 @@ def curve(id: str, title: str, log: Log, columns: Mapping[str, str], unit: str) 
         return None
     values = [value for points in found.values() for _, value in points]
     steps = [step for points in found.values() for step, _ in points]
-    span = max(values) - min(values) or 1.0
+    span = max(values) - min(values)
+    span = span if span > FLAT * max(1.0, *map(abs, values)) else 1.0
     low = 0.0 if 0 <= min(values) < span else _round_step(span / 5) * math.floor(min(values) / _round_step(span / 5))
     x, y = _axes(
         "step", (min(steps), max(steps) if max(steps) > min(steps) else min(steps) + 1), unit, (low, low + _ceiling(max(values) - low))
@@ -249,5 +251,7 @@ def _round_step(value: float) -> float:
 
 def _ceiling(value: float) -> float:
     """A round value that is not below."""
-    step = _round_step(max(value, 1e-9) / 5)
-    return step * math.ceil(value / step - 1e-9) if value > 0 else 1.0
+    if value <= FLAT:
+        return 1.0
+    step = _round_step(value / 5)
+    return step * math.ceil(value / step - FLAT)
