@@ -179,6 +179,11 @@ def test_a_page_needs_little_to_be_made():
         assert "no sample or no readable image" in html
 
 
+def test_models_that_saw_other_images_are_not_compared():
+    predictions = answers(10, models=("base",)) + answers(10, models=("sc_grpo",), dataset="visa")
+    assert "Compared on the same images" not in page(Evaluation(predictions))
+
+
 def test_seeds_stand_beside_one_another_and_an_image_counts_once():
     predictions = [replace(each, seed=seed) for seed in (0, 1) for each in answers(10, models=("sc_grpo",), seed=seed)]
     html = page(Evaluation(predictions))

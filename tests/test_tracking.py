@@ -23,7 +23,7 @@ DATASETS = {name: SHIPPED.evaluate.datasets[name] for name in ("mvtec", "visa")}
 def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Workspace]:
     """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
     home = SHIPPED.experiment.model_copy(update={"name": name})
-    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS})
+    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS, "models": ["base", "sc_grpo"]})
     floors = SHIPPED.register.model_copy(update={"floors": {"mean_balanced_accuracy": floor}})
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=floors)
     here = folder / name

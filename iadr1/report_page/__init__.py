@@ -143,7 +143,10 @@ def _in_order(predictions: Iterable[Prediction]) -> list[str]:
 
 
 def _comparisons(evaluation: Evaluation, models: Sequence[str]) -> list[dict[str, Any]]:
-    chosen = evaluation.compared or pairs(models)
+    answered: dict[str, set[tuple[str, int, str]]] = {}
+    for each in evaluation.predictions:
+        answered.setdefault(each.model, set()).add((each.dataset, each.seed, each.sample_id))
+    chosen = evaluation.compared or [(first, second) for first, second in pairs(models) if answered[first] & answered[second]]
     return [Comparison.of(evaluation.predictions, first, second).to_dict() for first, second in chosen]
 
 
