@@ -57,7 +57,7 @@ def _samples(params: Params, work: Workspace) -> Iterator[Sample]:
 
 
 def _incomparable(params: Params, published: str | None) -> str | None:
-    images = "the images were made by `fetch`: they have the names and forms of the benchmarks, and are not their images."
+    images = "the images were made by the stage fetch: they have the names and forms of the benchmarks, and are not their images."
     model = f"the model began as {params.pa_sft.backbone}, which the paper does not have."
     reasons = [images] * (params.fetch.source == "synthetic") + [model] * (published is None)
     return " ".join(reason[0].upper() + reason[1:] for reason in reasons) or None

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -105,6 +105,7 @@ def test_the_words_of_an_answer_are_there_whenever_its_parts_do_not_say_them():
     assert kept == [None, None, *texts[2:]]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 5))
 def test_the_kinds_of_error_are_counted_as_the_report_counts_them(seed, grid):
     predictions = answers(24, seed=seed)
@@ -159,7 +160,7 @@ def test_nothing_is_asked_for_from_outside(tmp_path):
     ]
     assert outside == ["data:,"]
     assert "default-src &#39;none&#39;" in html or "default-src 'none'" in html
-    assert all(card["picture"].startswith("data:image/webp;base64,") for card in data_of(html)["cards"])
+    assert all(card["picture"]["url"].startswith("data:image/webp;base64,") for card in data_of(html)["cards"])
 
 
 def test_the_tags_of_a_page_nest():
@@ -218,6 +219,7 @@ def test_an_axis_has_round_ticks(low, high, expected):
     assert [text for _, text in charts.Axis("", low, high, 0, 1).ticks] == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=900))
 def test_every_log_can_be_drawn(values):
     log = [{"step": float(step), "loss": value} for step, value in enumerate(values)]
@@ -237,6 +239,7 @@ def test_a_log_is_read_with_its_gaps(tmp_path):
         read_log(tmp_path / "none.csv")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), st.booleans()), min_size=2, max_size=60))
 def test_ranking_figures_are_those_of_scikit_learn(rows):
     stated, defects = [p for p, _ in rows], [defect for _, defect in rows]
@@ -259,11 +262,26 @@ def test_a_thumbnail_is_small_and_never_enlarged(tmp_path, size):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
     Image.fromarray(np.eye(*size, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
     sample = Sample("a", "d", "c", (str(tmp_path / "noise.png"),), True, mask=str(tmp_path / "mask.png"))
-    picture = pictures([sample])["a"]
+    picture = pictures([sample])["a"].whole
     assert max(picture.width, picture.height) == min(SIDE, max(size))
     assert picture.width / picture.height == pytest.approx(size[1] / size[0], rel=0.02)
     assert len(picture.url) < LIMIT * 4 / 3 + 40 and picture.outline.startswith("data:image/png;base64,")
     assert len(thumbnail(Image.open(tmp_path / "noise.png"))) <= LIMIT
+
+
+@pytest.mark.parametrize(
+    "size, defect, near",
+    [((600, 400), (10, 10, 30, 20), (88, 88)), ((600, 400), (590, 390, 600, 400), (88, 88)), ((600, 400), (100, 100, 170, 150), (176, 176)),
+     ((600, 400), (100, 100, 300, 150), None), ((150, 150), (10, 10, 12, 12), None), ((600, 60), (10, 10, 30, 20), (60, 60))],
+)  # fmt: skip
+def test_a_small_defect_of_a_large_image_is_also_shown_from_near(tmp_path, size, defect, near):
+    Image.new("RGB", size, "grey").save(tmp_path / "image.png")
+    mask = Image.new("L", size)
+    mask.paste(255, defect)
+    mask.save(tmp_path / "mask.png")
+    found = pictures([Sample("a", "d", "c", (str(tmp_path / "image.png"),), True, mask=str(tmp_path / "mask.png"))])["a"].near
+    assert (found and (found.width, found.height)) == near
+    assert found is None or found.outline is not None
 
 
 def test_what_cannot_be_read_has_no_picture(tmp_path):

@@ -1,13 +1,13 @@
 """The gallery: one card for each image with every answer to it, and what is wrong with each answer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from iadr1.defect_types import CATEGORY, type_score
 from iadr1.locations import cells
 from iadr1.report import Prediction
-from iadr1.report_page.pictures import Picture, pictures
+from iadr1.report_page.pictures import Picture, Views, pictures
 from iadr1.samples import Sample
 from iadr1.verdict import Verdict
 
@@ -69,20 +69,22 @@ def _failures_first(answers: Mapping[tuple[str, str], Sequence[Prediction]]) -> 
     return [key for *_, key in sorted(ranked)]
 
 
-def _card(found: Sequence[Prediction], picture: Picture | None, models: Sequence[str], grid: int) -> dict[str, Any]:
+def _card(found: Sequence[Prediction], views: Views | None, models: Sequence[str], grid: int) -> dict[str, Any]:
     first = found[0]
     ordered = sorted(found, key=lambda prediction: (models.index(prediction.model), prediction.seed))
-    shown = {} if picture is None else {"picture": picture.url, "size": [picture.width, picture.height]}
     return {
         "id": first.sample_id,
         "dataset": first.dataset,
         "product": first.category,
         "defect": first.anomalous,
         **_known({"location": first.location, "type": first.type, "cells": _cells(first.location, grid)}),
-        **shown,
-        **_known({"mask": picture and picture.outline}),
+        **_known({"picture": views and _picture(views.whole), "near": views and views.near and _picture(views.near)}),
         "answers": [_answer(prediction, models, grid) for prediction in ordered],
     }
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    return _known(asdict(picture))
 
 
 def _answer(prediction: Prediction, models: Sequence[str], grid: int) -> dict[str, Any]:

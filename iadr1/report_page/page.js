@@ -152,14 +152,18 @@ function truth(card) {
   return card.defect ? ["defective", card.location, card.type].filter(Boolean).join(" · ") : "normal";
 }
 
-function frame(card) {
-  const [width, height] = card.size ?? [1, 1];
-  const box = made("div", { class: "frame" });
-  box.style.setProperty("--ratio", width / height);
+function views(card) {
   if (!card.picture) return made("span", { class: "quiet", text: "no picture" });
-  box.append(made("img", { src: card.picture, alt: `${card.id}, ${truth(card)}`, width, height, class: Math.max(width, height) <= 96 ? "tiny" : null, decoding: "async" }));
-  if (card.mask) box.append(made("img", { src: card.mask, alt: "outline of the annotated mask", width, height, class: "outline" }));
-  box.append(cells(card));
+  const whole = frame(card.picture, `${card.id}, ${truth(card)}`);
+  whole.append(cells(card));
+  return made("div", { class: "views" }, whole, card.near ? frame(card.near, "the annotated defect from near") : null);
+}
+
+function frame(picture, alt) {
+  const { width, height } = picture, size = { width, height };
+  const box = made("div", { class: "frame" }, made("img", { src: picture.url, alt, ...size, class: Math.max(width, height) <= 96 ? "tiny" : null, decoding: "async" }));
+  box.style.setProperty("--ratio", width / height);
+  if (picture.outline) box.append(made("img", { src: picture.outline, alt: "outline of the annotated mask", ...size, class: "outline" }));
   return box;
 }
 
@@ -187,7 +191,7 @@ function spoken(card, answer, whole) {
 }
 
 function item(card, at) {
-  const button = made("button", { type: "button", "data-at": at, "aria-label": `Open ${card.id}` }, frame(card));
+  const button = made("button", { type: "button", "data-at": at, "aria-label": `Open ${card.id}` }, views(card));
   button.onclick = () => open(at);
   return made("li", { class: "card" }, button, made("div", { class: "words" },
     made("h3", { text: card.id }), made("p", { class: "truth", text: truth(card) }),
@@ -205,7 +209,7 @@ function open(at) {
   dialog.replaceChildren(
     made("form", { method: "dialog" }, step(-1, "← previous"), step(1, "next →"), made("button", { text: "Close" })),
     made("h3", { id: "detail-name", text: card.id }), made("p", { class: "truth", text: truth(card) }),
-    made("div", { class: "layout" }, frame(card), made("ul", { class: "answers" }, ...card.answers.map((answer) => spoken(card, answer, true)))));
+    made("div", { class: "layout" }, views(card), made("ul", { class: "answers" }, ...card.answers.map((answer) => spoken(card, answer, true)))));
   dialog.dataset.at = at;
   if (!dialog.open) dialog.showModal();
   state.image = card.id;

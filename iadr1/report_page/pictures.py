@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from iadr1.errors import DatasetError
-from iadr1.images import decoding, in_rgb
+from iadr1.images import decoding, in_rgb, open_image
 from iadr1.masks import read_mask
 from iadr1.samples import Sample
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SIDE = 176  # pixels of the longer side; smaller images stay as they are
 LIMIT = 4096  # bytes of one thumbnail
 QUALITIES = (82, 70, 55, 40, 25, 10)  # of WebP, tried until the limit holds
+NEAR = 0.2  # a mask of a smaller share of the image's longer side is also shown from near
+AROUND = 3  # sides of the mask that are then seen
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,19 @@ class Picture:
     height: int
 
 
-def pictures(samples: Sequence[Sample]) -> Mapping[str, Picture]:
+@dataclass(frozen=True, slots=True)
+class Views:
+    """A whole image, and its defect from near where it is too small to be seen in the thumbnail."""
+
+    whole: Picture
+    near: Picture | None = None
+
+
+def pictures(samples: Sequence[Sample]) -> Mapping[str, Views]:
     """The pictures of samples by id; one that cannot be read is left out."""
     with ThreadPoolExecutor() as pool:
-        found = zip(samples, pool.map(_picture, samples), strict=True)
-        return {sample.id: picture for sample, picture in found if picture is not None}
+        found = zip(samples, pool.map(_views, samples), strict=True)
+        return {sample.id: views for sample, views in found if views is not None}
 
 
 def thumbnail(image: "Image.Image") -> bytes:
@@ -48,31 +60,61 @@ def thumbnail(image: "Image.Image") -> bytes:
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
 
 
-def _picture(sample: Sample) -> Picture | None:
+def _views(sample: Sample) -> Views | None:
     try:
-        image = _small(sample.images[-1])
-        outline = _outline(sample.mask, image.size) if sample.mask else None
+        mask = _mask(sample.mask) if sample.mask else None
+        box = _around(mask) if mask else None
+        if mask is None or box is None:
+            return Views(_picture(_small(sample.images[-1]), mask))
+        image = open_image(sample.images[-1])
+        return Views(_picture(image, mask), _picture(image.crop(box), mask.crop(box)))
     except DatasetError:
         return None
-    return Picture(_url(thumbnail(image), "webp"), _url(outline, "png") if outline else None, *image.size)
 
 
 def _small(path: str) -> "Image.Image":
+    """An image, decoded at about the size that is shown when it is a JPEG."""
     from PIL import ImageOps
 
     with decoding(path) as image:
-        image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at about the size that is shown
-        small = in_rgb(ImageOps.exif_transpose(image))
+        image.draft(None, (2 * SIDE, 2 * SIDE))
+        return in_rgb(ImageOps.exif_transpose(image))
+
+
+def _mask(path: str) -> "Image.Image":
+    from PIL import Image
+
+    return Image.fromarray(read_mask(path)).convert("L")
+
+
+def _around(mask: "Image.Image") -> Box | None:
+    """The square around a mask that is small in a large image."""
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    size, longer = max(right - left, bottom - top), max(mask.size)
+    if longer <= SIDE or size > NEAR * longer:
+        return None
+    side = min(max(AROUND * size, SIDE // 2), *mask.size)
+    x, y = (
+        min(max(0, (low + high - side) // 2), whole - side) for low, high, whole in ((left, right, mask.width), (top, bottom, mask.height))
+    )
+    return x, y, x + side, y + side
+
+
+def _picture(image: "Image.Image", mask: "Image.Image | None") -> Picture:
+    small = image.copy()
     small.thumbnail((SIDE, SIDE))
-    return small
+    line = _outline(mask, small.size) if mask else None
+    return Picture(_url(thumbnail(small), "webp"), _url(line, "png") if line else None, *small.size)
 
 
-def _outline(path: str, size: tuple[int, int]) -> bytes | None:
+def _outline(full: "Image.Image", size: tuple[int, int]) -> bytes | None:
     """A PNG of one bit around the defect, so that the defect itself can be seen; None when the mask marks nothing."""
     from PIL import Image, ImageChops, ImageFilter
 
     # A box filter keeps a defect of one pixel, which the nearest pixel would miss.
-    full = Image.fromarray(read_mask(path)).convert("L")
     mask = full.resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 0))
     if mask.getbbox() is None:
         return None
