@@ -79,7 +79,11 @@ def directly_used(path: Path) -> set[Path]:
     names += [".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)]
     modules = {file for name in names if (file := module_file(name))}
     constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    beside = {path.with_name(text) for text in constants if text and "/" not in text and text.endswith((".yaml", ".json", ".py"))}
+    beside = {
+        path.with_name(text)
+        for text in constants
+        if text and "/" not in text and text.endswith((".yaml", ".json", ".py", ".html", ".css", ".js"))
+    }
     return modules | {file for file in beside if file.is_file()}
 
 
