@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,25 @@ def test_without_vllm_its_use_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_weights_are_sent_under_the_names_of_the_published_checkpoints(family: str) -> None:
     model = backbones.load_model(member(family))
     assert sorted(rollouts._published(model, name) for name, _ in model.named_parameters()) == names_on_disk(member(family))
+
+
+def test_each_rollout_has_random_numbers_of_its_own_which_a_resumed_run_draws_again() -> None:
+    def run(*, resumed_at: int) -> list[tuple[int, ...]]:
+        trainer = SimpleNamespace(
+            state=SimpleNamespace(global_step=0),
+            model=SimpleNamespace(training=True),
+            args=SimpleNamespace(seed=7),
+            accelerator=SimpleNamespace(process_index=1),
+            vllm_generation=SimpleNamespace(tensor_parallel_size=1),
+        )
+        seed, found = rollouts.seeds(trainer), []
+        for trainer.state.global_step in range(resumed_at, 3):
+            for trainer.model.training in (False, True, True):  # a measurement, a rollout, and some of its groups again
+                found.append(seed())
+        return found
+
+    whole = run(resumed_at=0)
+    assert len(set(whole)) == len(whole) == 9 and run(resumed_at=2) == whole[6:]
 
 
 @pytest.mark.parametrize(
