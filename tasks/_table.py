@@ -21,6 +21,7 @@ from tasks._grid import Claim, Grid, Row, Run, default_run, grid_named, row_run
 from tasks._run import fresh_file
 
 REPORTS = Path("reports/tables")
+NO_FIGURES: Mapping[str, Any] = {"seeds": {}, "datasets": {}, "mean_balanced_accuracy_ci": None}
 Data = dict[str, Any]
 
 
@@ -33,6 +34,7 @@ class Placed:
     profile: str | None
     defaults: Mapping[int, Run]
     rows: Mapping[tuple[str, int], Run]
+    failed: Mapping[str, str]  # why, by graph
 
     @property
     def file(self) -> Path:
@@ -40,12 +42,12 @@ class Placed:
         return REPORTS / "-".join([*([self.profile] if self.profile else []), self.table])
 
 
-def placed(table: str, seeds: Sequence[int], profile: str | None) -> Placed:
-    """The runs of a table, written as DVC graphs where they are not there yet."""
+def placed(table: str, seeds: Sequence[int], profile: str | None, failed: Mapping[str, str] | None = None) -> Placed:
+    """The runs of a table, written as DVC graphs where they are not there yet; those that have `failed` have no figures."""
     grid = grid_named(table)
     defaults = {seed: default_run(seed, profile=profile) for seed in seeds}
     rows = {(row.label, seed): row_run(row, defaults[seed], source=f"{table}: {row.label}") for seed in seeds for row in grid.rows}
-    return Placed(table, grid, profile, defaults, rows)
+    return Placed(table, grid, profile, defaults, rows, failed or {})
 
 
 def graphs(found: Placed) -> list[Data]:
@@ -70,6 +72,7 @@ def shown(found: Placed) -> Data:
         "seeds": list(found.defaults),
         "backbone": next(iter(found.defaults.values())).tree["pa_sft"]["backbone"],
         "settings": {f"{count}-shot": _setting(found, count) for count in shots},
+        "failed": {graph["title"]: found.failed[graph["pipeline"]] for graph in graphs(found) if graph["pipeline"] in found.failed},
     }
 
 
@@ -82,6 +85,8 @@ def _setting(found: Placed, shots: int) -> Data:
 
 def _predictions(found: Placed, row: Row, seed: int, shots: int) -> Iterator[Prediction]:
     run = found.rows[row.label, seed]
+    if str(run.pipeline) in found.failed:
+        return
     for dataset in run.tree["evaluate"]["datasets"]:
         file = Path(run.tree["experiment"]["data"], "predictions", f"{dataset}-{shots}.jsonl")
         if not file.is_file():
@@ -90,7 +95,7 @@ def _predictions(found: Placed, row: Row, seed: int, shots: int) -> Iterator[Pre
 
 
 def _figures(row: Row, predictions: Sequence[Prediction], setting: str) -> Data:
-    (model,) = EvalReport.of(predictions).to_dict()["models"].values()
+    (model,) = EvalReport.of(predictions).to_dict()["models"].values() if predictions else (NO_FIGURES,)
     alone = [value for value in model["seeds"].values() if value is not None]
     return {
         "model": row.model,
@@ -100,7 +105,7 @@ def _figures(row: Row, predictions: Sequence[Prediction], setting: str) -> Data:
         "by_seed": model["seeds"],
         "images_ci": model["mean_balanced_accuracy_ci"],
         "datasets": {name: entry["balanced_accuracy"] for name, entry in model["datasets"].items()},
-        "unreadable": fmean(entry["unreadable"] for entry in model["datasets"].values()),
+        "unreadable": fmean(entry["unreadable"] for entry in model["datasets"].values()) if predictions else None,
         "paper": {backbone: _paper(values.get(setting)) for backbone, values in row.paper.items()},
     }
 
@@ -149,6 +154,7 @@ def markdown(told: Data) -> str:
     parts = [f"# {told['title']}", caption]
     for name, setting in told["settings"].items():
         parts += [f"## {name}" if len(told["settings"]) > 1 else "", _rows_table(setting), _datasets_table(setting), _claims_table(setting)]
+    parts += [f"No figures: {title}: {why}" for title, why in told["failed"].items()]
     return "\n\n".join(part.strip() for part in (*parts, LEGEND) if part) + "\n"
 
 
@@ -233,9 +239,10 @@ def main() -> None:
     parser.add_argument("table", metavar="TABLE")
     parser.add_argument("--seeds", metavar="0,1,2", default="0,1,2", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--profile", metavar="NAME", help="an experiment whose keys all rows change too")
+    parser.add_argument("--failed", default={}, type=json.loads, help="why, by graph, a run has no figures (JSON)")
     given = parser.parse_args()
     try:
-        found = placed(given.table, given.seeds, given.profile or None)
+        found = placed(given.table, given.seeds, given.profile or None, given.failed)
         print(json.dumps(graphs(found)) if given.verb == "compose" else write(found), end="\n" if given.verb == "compose" else "")
     except Iadr1Error as error:
         sys.exit(f"table: {error}")

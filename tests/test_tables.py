@@ -251,3 +251,14 @@ def test_the_papers_own_figures_contradict_some_of_its_claims(project: Path) -> 
 
 def test_a_grid_is_a_table_of_rows_and_claims_and_nothing_else() -> None:
     assert set(Grid.model_fields) == {"title", "rows", "claims"}
+
+
+def test_a_run_that_has_failed_has_no_figures_and_the_page_says_why(project: Path) -> None:
+    found = placed("3", [0, 1], None)
+    predicted(found, {"Fine-tuned": 12, "Original": 15, "SC-GRPO": 15})
+    gone = str(found.rows["Original", 0].pipeline)
+    page = write(placed("3", [0, 1], None, {gone: "sc_grpo: the training has collapsed"}))
+    assert "No figures: seed 0, Original: sc_grpo: the training has collapsed" in page
+    assert re.search(r"\| Original < SC-GRPO +\| \+0\.0 +\| \+0\.0 +\| – ", page)
+    page = write(placed("3", [0], None, {gone: "sc_grpo: the training has collapsed"}))
+    assert re.search(r"\| Original +\| sc_grpo +\| – +\| – +\| – ", page) and "| Original < SC-GRPO" not in page
