@@ -6,19 +6,22 @@ python -m tasks._table show 3 --seeds 0,1,2 [--profile smoke]       writes repor
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from iadr1.errors import Iadr1Error, ReportError
 from iadr1.orderings import difference, together
+from iadr1.params import parse
 from iadr1.report import EvalReport, Prediction, read_predictions
 from iadr1.report_tables import table
-from tasks._grid import Claim, Grid, Row, Run, default_run, grid_named, row_run
-from tasks._run import fresh_file
+from tasks._grid import TABLES, Claim, Grid, Row, Run, default_run, grid_named, row_run
+from tasks._run import Workspace, fresh_file
+from tasks._tracking import end_release, stage_run
 
 REPORTS = Path("reports/tables")
 NO_FIGURES: Mapping[str, Any] = {"seeds": {}, "datasets": {}, "mean_balanced_accuracy_ci": None}
@@ -222,14 +225,40 @@ def _interval(bounds: Sequence[float] | None) -> str:
     return "–" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
 
 
-def write(found: Placed) -> str:
-    """Write the table as Markdown and JSON; the Markdown."""
-    told = shown(found)
-    page = markdown(told)
-    for ending, text in ((".md", page), (".json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")):
-        with fresh_file(found.file.with_suffix(ending)) as beside:
+def files(found: Placed) -> list[Path]:
+    """The table as Markdown and as JSON."""
+    return [found.file.with_name(f"{found.file.name}{ending}") for ending in (".md", ".json")]
+
+
+def record(found: Placed, told: Data) -> None:
+    """Log the table to MLflow, as a run of the experiment of tables."""
+    default = next(iter(found.defaults.values()))
+    source = TABLES / f"{found.table}.yaml"
+    params = parse(default.tree, source=str(source))
+    with stage_run(replace(Workspace.of(params, source), name="tables"), f"table {found.file.name}", params) as run:
+        rows = {(setting, label): row["mean"] for setting, rates in told["settings"].items() for label, row in rates["rows"].items()}
+        # MLflow takes only these in a name.
+        metrics = {re.sub(r"[^\w .:/-]", "", f"{setting}.{label}"): mean for (setting, label), mean in rows.items()}
+        run.log_metrics(metrics)
+        end_release(run, metrics, files(found))
+
+
+def write(found: Placed, told: Data) -> bool:
+    """Write the table as Markdown and JSON; whether anything has changed."""
+    texts = dict(zip(files(found), (markdown(told), json.dumps(told, indent=1, ensure_ascii=False) + "\n"), strict=True))
+    changed = {file: text for file, text in texts.items() if not file.is_file() or file.read_text(encoding="utf-8") != text}
+    for file, text in changed.items():
+        with fresh_file(file) as beside:
             beside.write_text(text, encoding="utf-8")
-    return page
+    return bool(changed)
+
+
+def show(found: Placed) -> None:
+    """Write the table, record it where it has changed, and print its page."""
+    told = shown(found)
+    if write(found, told):
+        record(found, told)
+    print(markdown(told), end="")
 
 
 def main() -> None:
@@ -243,7 +272,10 @@ def main() -> None:
     given = parser.parse_args()
     try:
         found = placed(given.table, given.seeds, given.profile or None, given.failed)
-        print(json.dumps(graphs(found)) if given.verb == "compose" else write(found), end="\n" if given.verb == "compose" else "")
+        if given.verb == "compose":
+            print(json.dumps(graphs(found)))
+        else:
+            show(found)
     except Iadr1Error as error:
         sys.exit(f"table: {error}")
 

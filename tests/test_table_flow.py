@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_a_table_that_was_stopped_goes_on_and_a_second_run_does_nothing(project:
     (project / "experiments/tables/two.yaml").write_text(GRID)
     stopped = started(project)
     assert stopped.stdout is not None
-    assert any(line.startswith("pa_sft ...") for line in stopped.stdout)
+    shown = list(takewhile(lambda line: not line.startswith("pa_sft ..."), stopped.stdout))
+    assert stopped.poll() is None, shown
     stopped.send_signal(signal.SIGTERM)
     stopped.communicate(timeout=300)
     assert stopped.returncode == 130
