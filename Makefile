@@ -40,8 +40,8 @@ bench-core: setup ## Measure how fast completions are scored and reports made
 bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 samples
 	@$(BIN)/python benchmarks/bench_data.py
 
-bench-train: setup ## Measure training and generation against a bare loop and TRL as it comes
-	@$(BIN)/python benchmarks/bench_train.py
+bench-train: setup ## Measure both trainings beside TRL and the published recipe, and where the time of a step goes
+	@$(BIN)/python -m benchmarks.bench_train
 
 backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights ship with the project)
 	@$(BIN)/python -m tasks._backbone

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import shutil
 import signal
 import sys
@@ -66,7 +67,8 @@ def run_stage(
         params = load(params_file)
         main(params, Workspace.of(params, params_file), **given)
     except Stopped as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"{name}: {error}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except Iadr1Error as error:
         sys.exit(f"{name}: {error}")
@@ -74,6 +76,11 @@ def run_stage(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"{name}: {disk_full(error)}")
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that records, writes and speaks; torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def disk_full(error: OSError) -> str:
