@@ -28,18 +28,16 @@ class Workspace:
     models: Path
     reports: Path
     checkpoints: Path
+    prepared: Path  # the folder of sample files that `prepare` writes
+    pa_sft: Path  # the model that SC-GRPO starts from
 
     @classmethod
     def of(cls, params: Params, params_file: Path) -> "Workspace":
         """The folders that the parameters name."""
         home = params.experiment
-        folders = (Path(folder) for folder in (home.data, home.models, home.reports, home.checkpoints))
+        shared = (home.prepared or f"{home.data}/prepared", home.pa_sft or f"{home.models}/pa_sft")
+        folders = (Path(folder) for folder in (home.data, home.models, home.reports, home.checkpoints, *shared))
         return cls(home.name, params_file, _raw(params), *folders)
-
-    @property
-    def prepared(self) -> Path:
-        """The folder of sample files that `prepare` writes."""
-        return self.data / "prepared"
 
     @property
     def predictions(self) -> Path:

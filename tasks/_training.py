@@ -35,10 +35,10 @@ def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: P
     """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    # A limit decides when to stop, not what is trained: with another one the training goes on. So it does on another number of processes,
-    # but not from the pieces of a checkpoint of DeepSpeed.
+    # These decide when to stop and what is shown, not what is trained: with others the training goes on. So it does on another number of
+    # processes, but not from the pieces of a checkpoint of DeepSpeed.
     count = processes(told.launch)
-    own = told.model_dump(exclude={"limits", "launch"})
+    own = told.model_dump(exclude={"limits", "launch", "table_steps"})
     pieces = [count] if "deepspeed" in own else []
     checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed, *pieces)
     return Job(
@@ -82,7 +82,7 @@ def limits(stage: str, changes: Mapping[str, float]) -> Limits:
 
 def stage_recording(work: Workspace, params: Params, stage: str) -> AbstractContextManager[StageRun | None]:
     """The stage's MLflow run; None for a process that only trains."""
-    return stage_run(work, stage, params) if is_main_process() else nullcontext()
+    return stage_run(work, stage, params, watched=True) if is_main_process() else nullcontext()
 
 
 def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:
