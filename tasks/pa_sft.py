@@ -12,7 +12,7 @@ from iadr1.params import Params
 from iadr1.samples import read_samples
 from iadr1.training import Outcome
 from tasks._run import Workspace, run_stage
-from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import DRY_RUN, flat_parts, goes_on, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
 
 STAGE = "pa_sft"
 
@@ -27,10 +27,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     quiet_libraries()
     job = job_of(work, params, STAGE, shots, answers_only, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
     plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)

@@ -14,7 +14,7 @@ from iadr1.recipes import recipe_named
 from iadr1.samples import Sample, read_samples
 from tasks._run import Workspace, run_stage
 from tasks._tracking import StageRun
-from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import DRY_RUN, flat_parts, goes_on, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
 
 STAGE = "sc_grpo"
 TABLE_ROWS = 16
@@ -31,10 +31,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     quiet_libraries()
     job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         outcome = sc_grpo.train(

@@ -1,6 +1,7 @@
 """Engines answer as the model would alone: batches, padding, order and reference images change nothing."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,19 @@ def test_no_chats_give_no_answers(model: Path) -> None:
     assert TransformersEngine(model, batch_size=4, max_new_tokens=1)([]) == []
 
 
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the modules that hold Flask's proxies, where another test's server has imported them.
+
+    vLLM looks at every attribute of every module with hasattr, and outside of a request such a proxy raises RuntimeError at that.
+    """
+    for name, module in list(sys.modules.items()):
+        if any(type(value).__name__ == "LocalProxy" for value in getattr(module, "__dict__", {}).values()):
+            monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_proxies")
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_answers_as_transformers_does(model: Path, chats: list[Chat], alone: list[Generated]) -> None:
     assert VllmEngine(model, batch_size=8, max_new_tokens=LIMIT, max_pixels=96 * 96, images=3)(chats) == alone
