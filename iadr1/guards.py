@@ -176,6 +176,7 @@ def stops_when_collapsed(limits: Limits) -> Any:
 
     class StopWhenCollapsed(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Judge the log as it is; raise ModelError where it shows a collapse."""
             reason = collapse(state.log_history, limits)
             if reason is None:
                 return
@@ -231,6 +232,7 @@ def saves_when_asked(wish: Sigterm) -> Any:
 
     class SaveWhenAsked(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Ask all processes whether one was told to stop."""
             wish.asked = _is_any(wish.asked, args.device)
             if wish.asked:
                 control.should_save = control.should_training_stop = True

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iadr1.backbones import backbone_of
 from iadr1.errors import ParamsError
@@ -21,6 +21,9 @@ from iadr1.training import Job, Outcome
 from tasks._launch import become_launcher, end_with_launcher, is_launched, processes, require_devices
 from tasks._run import Workspace, fresh_directory, fresh_file, is_main_process
 from tasks._tracking import StageRun, stage_run
+
+if TYPE_CHECKING:
+    from iadr1.plan import Plan
 
 # A rollout of a large model without vLLM takes minutes; what takes half an hour without an event does not end.
 HANG_SECONDS = "1800"
@@ -46,6 +49,14 @@ def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: P
         global_batch_size=told.global_batch_size, processes=count, lora=told.lora,
         limits=limits(stage, told.limits), hang_after=float(os.environ.get("IADR1_HANG_SECONDS", HANG_SECONDS)),
     )  # fmt: skip
+
+
+def goes_on(plan: "Plan", *, dry_run: bool) -> bool:
+    """Whether to train: not where a dry run only tells the plan; raises ModelError when it cannot fit into memory."""
+    if dry_run:
+        print(plan.text)
+    plan.require_memory()
+    return not dry_run
 
 
 @contextmanager
