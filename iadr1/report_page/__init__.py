@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from iadr1.calibration import Calibration
 from iadr1.comparison import Comparison
 from iadr1.errors import ReportError
 from iadr1.published import STAGES, ParityRow, parity
@@ -220,12 +221,13 @@ def _lengths(predictions: Sequence[Prediction], models: Sequence[str]) -> charts
     return charts.histogram(lengths, "tokens" if counted else "characters") if predictions else None
 
 
-def _calibrations(predictions: Sequence[Prediction], models: Sequence[str]) -> list[charts.Calibration]:
+def _calibrations(predictions: Sequence[Prediction], models: Sequence[str]) -> list[tuple[str, int, Calibration]]:
+    """The calibration of every model whose answers state P(yes), over all data sets."""
     found = []
     for slot, name in enumerate(models):
         stated = [(p, each.anomalous) for each in predictions if each.model == name and (p := getattr(each, "p_yes", None)) is not None]
-        made = charts.calibration(title(name), slot, [p for p, _ in stated], [defect for _, defect in stated])
-        found += [made] if made else []
+        if stated:
+            found.append((title(name), slot, Calibration.of([p for p, _ in stated], [int(defect) for _, defect in stated])))
     return found
 
 
