@@ -1,13 +1,12 @@
 """What a training is going to do, before it is done: parts, batch, steps and an estimate of memory that refuses what cannot fit."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iadr1 import backbones, lora, prompts
+from iadr1 import backbones, lora, prompts, sharding
 from iadr1.errors import ModelError
 from iadr1.images import open_image
 from iadr1.samples import Sample
@@ -110,13 +109,13 @@ def _memory(text: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: A
     """Bytes a process: weights as they are loaded, gradients and two moments of Adam in float32, a frozen reference, and the work of a step."""
     total, trained = (sum(part[name] for part in parts.values()) for name in ("parameters", "trained"))
     half = str((args.model_init_kwargs or {}).get("dtype", "float32")).removeprefix("torch.") in ("bfloat16", "float16")
-    width, stage = (2 if half else 4), _zero_stage(args.deepspeed)
+    width, stage = (2 if half else 4), sharding.zero_stage(args.deepspeed)
     everyone, states = (job.processes if stage == 3 else 1), (job.processes if stage >= 1 else 1)
     element = 2 if args.bf16 or half else 4
     layers = text.num_hidden_layers * (1 if args.gradient_checkpointing else KEPT) + KEPT
     rollout = args.per_device_train_batch_size * args.gradient_accumulation_steps if hasattr(args, "num_generations") else 0
     return {
-        "weights": width * total / everyone,
+        "weights": (lora.quantized_bytes(text, total, width=width) if lora.QUANTIZED in job.lora else width * total) / everyone,
         "gradients": 4 * trained / (job.processes if stage >= 2 else 1),
         "Adam": 8 * trained / states,
         "reference": width * total / everyone if getattr(args, "beta", 0.0) and not job.lora else 0.0,
@@ -128,14 +127,6 @@ def _memory(text: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: A
 def _cache_width(text: Any) -> int:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return int(2 * heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads))
-
-
-def _zero_stage(config: Any) -> int:
-    """The stage of ZeRO that a DeepSpeed configuration (a file or its content) states, 0 without one."""
-    if not config:
-        return 0
-    content = config if isinstance(config, Mapping) else json.loads(Path(config).read_text(encoding="utf-8"))
-    return int(content.get("zero_optimization", {}).get("stage", 0))
 
 
 def available(job: Job) -> float:

@@ -61,13 +61,17 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(work: Workspace, stage: str, params: Params) -> Iterator[StageRun]:
-    """A child run for this stage below the run of its release; an error inside marks it as failed."""
+def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = False) -> Iterator[StageRun]:
+    """A child run for this stage below the run of its release; an error inside marks it as failed.
+
+    A `watched` one also holds what the machine's processor, memory, disks, network and GPUs do, every ten seconds.
+    """
     mlflow = _mlflow()
     _choose_experiment(experiment_name(work))
     lineage = lineage_of(work)
     release = _release_run(work, lineage)
-    with mlflow.start_run(run_name=stage, tags={PARENT: release, "stage": stage, **lineage}) as active:
+    tags = {PARENT: release, "stage": stage, **lineage}
+    with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
         mlflow.log_dict(data_fingerprints(work), "data_fingerprints.json")

@@ -28,9 +28,8 @@ def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Works
     (here / "models" / "sc_grpo").mkdir(parents=True)
     (here / "models" / "sc_grpo" / "weights.txt").write_bytes(b"weights")
     (here / "params.yaml").write_text(f"name: {name}")
-    return params, Workspace(
-        name, here / "params.yaml", here / "raw", here / "data", here / "models", here / "reports", here / "checkpoints"
-    )
+    folders = ("raw", "data", "models", "reports", "checkpoints", "data/prepared", "models/pa_sft")
+    return params, Workspace(name, here / "params.yaml", *(here / folder for folder in folders))
 
 
 def evaluated(work: Workspace, *, right: int) -> None:
