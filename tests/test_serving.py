@@ -19,7 +19,7 @@ import pytest
 from iadr1 import uploads
 from iadr1.cli import main
 from iadr1.errors import DatasetError, ModelError
-from iadr1.registry import registered
+from iadr1.registry import live, registered
 from tasks import register
 from tests.test_tracking import evaluated, release
 from tests.tiny import tiny_backbone
@@ -38,12 +38,12 @@ def picture(side=48, form="PNG"):
 @pytest.fixture(scope="module")
 def inspector(mlflow_store):
     """A registered version whose model is the tiny backbone; its name in the registry."""
-    params, work = release(mlflow_store, "served")
+    params, work = release(mlflow_store, "root")
     shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
     (work.models / "sc_grpo" / "weights.txt").unlink()
     evaluated(work, right=9)
     register.main(params, work)
-    return "models:/iad-r1-served@staging"
+    return "models:/iad-r1@staging"
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,24 @@ def test_no_version_holds_a_pickle(inspector):
     found = registered(inspector)
     files = [path.name for path in found.folder.parents[1].rglob("*") if path.is_file()]
     assert "model.safetensors" in files and not [name for name in files if name.endswith((".pkl", ".pickle", ".bin", ".pt"))]
-    assert found.settings["max_new_tokens"] == 96 and found.name == "iad-r1-served version 1 (staging)"
+    assert found.settings["max_new_tokens"] == 96 and found.name == "iad-r1 version 1 (staging)"
 
 
-@pytest.mark.parametrize("name", ["models:/iad-r1-served@production", "models:/iad-r1-served/7", "models:/nobody@staging", "models:/x"])
+def test_without_a_name_production_is_taken_before_staging(inspector):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    assert live().name == "iad-r1 version 1 (staging)"
+    client.set_registered_model_alias("iad-r1", "production", "1")
+    assert live().name == "iad-r1 version 1 (production)"
+    for alias in ("production", "staging"):
+        client.delete_registered_model_alias("iad-r1", alias)
+    with pytest.raises(ModelError, match=r"no iad-r1@production and no iad-r1@staging\. Make one with `make run`"):
+        live()
+    client.set_registered_model_alias("iad-r1", "staging", "1")
+
+
+@pytest.mark.parametrize("name", ["models:/iad-r1@production", "models:/iad-r1/7", "models:/nobody@staging", "models:/x"])
 def test_a_name_that_the_registry_does_not_know_is_told(inspector, name):
     with pytest.raises(ModelError, match=r"the registry does not give it|a registered model is models:/NAME@ALIAS"):
         registered(name)
