@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from iadr1.cli_data import add_data
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
+from iadr1.systems.command import add_evaluate, add_systems
 
 if TYPE_CHECKING:
     from iadr1.report import Prediction
@@ -41,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
+    add_systems(commands.add_parser("systems", help="what IAD-R1 is compared with: needs, prices, and what can be run here"))
+    add_evaluate(commands.add_parser("evaluate", help="let one of these systems inspect prepared samples"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
