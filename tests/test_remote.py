@@ -17,13 +17,13 @@ from iadr1.errors import DatasetError, EngineError
 from iadr1.remote.anthropic_messages import AnthropicMessages
 from iadr1.remote.asking import Asker, Patience, Question
 from iadr1.remote.bedrock import Bedrock
-from iadr1.remote.certainty import p_yes
+from iadr1.remote.certainty import certainty
 from iadr1.remote.openai_chat import OpenAIChat
 from iadr1.remote.pace import Pace, asked_wait, until_whole
 from iadr1.remote.pictures import Pictures
 from iadr1.remote.purse import Price, Purse
 from iadr1.remote.replies import Replies, Reply
-from iadr1.remote.server import generated
+from iadr1.remote.server import ServerEngine, generated, served
 from tests.providers import TOKENS_IN, TOKENS_OUT, Provider, pictures
 
 PROTOCOLS = ("openai", "anthropic", "bedrock")
@@ -279,17 +279,18 @@ def test_p_yes_comes_with_the_answer_where_the_protocol_tells(tmp_path: Path) ->
     "tokens, expected",
     [
         ([("Yes", {"Yes": 0.6, "No": 0.2})], 0.75),
-        ([("\n", {}), ("**", {}), (" yes", {" yes": 0.5, "No": 0.25, " NO": 0.25})], 0.5),
+        ([("\n", {}), (" yes", {" yes": 0.5, "No": 0.25, " NO": 0.25, "Maybe": 0.1})], 0.5),
         ([("I", {"I": 1.0}), (" see", {"Yes": 0.9})], None),
         ([("<think>", {"No": 1.0}), ("No", {"No": 1.0}), ("</think><answer>", {}), ("Yes", {"Yes": 0.9, "No": 0.1})], 0.9),
         ([("<answer", {}), (">", {}), ("No", {"no": 0.9, "yes": 0.1})], 0.1),
+        ([("<think>", {"No": 1.0}), ("No", {"No": 1.0})], None),
         ([], None),
     ],
 )
 def test_p_yes_is_read_where_the_answer_begins(tokens: list[tuple[str, dict[str, float]]], expected: float | None) -> None:
     from math import log
 
-    found = p_yes([(text, [(other, log(p)) for other, p in others.items()]) for text, others in tokens])
+    found = certainty([(text, [(other, log(p)) for other, p in others.items()]) for text, others in tokens])
     assert found == (None if expected is None else pytest.approx(expected))
 
 
@@ -378,3 +379,48 @@ def test_replies_on_the_disk_hold_no_key_and_all_that_is_needed(tmp_path: Path) 
     kept = json.loads(file.read_text())
     assert kept["text"] == "No, 0" and kept["tokens_in"] == TOKENS_IN and kept["seconds"] >= 0
     assert "sk-secret" not in file.read_text() and [*file.parent.iterdir()] == [file]
+
+
+SMALL = Path(__file__).parents[1] / "backbones" / "small"
+
+
+def test_a_server_of_ones_own_answers_as_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = painted(tmp_path, range(12))
+    with Provider("openai", faults=("500",), some=5, models=("other", "small")).serving() as server:
+        monkeypatch.setenv("IADR1_ENGINE_URL", f"{server.url} {server.url}")
+        engine = ServerEngine(SMALL, batch_size=3, max_new_tokens=7, max_pixels=4096)
+        done: list[int] = []
+        answers = engine(chats, done.append)
+        assert [answer.text for answer in answers] == expected(range(12)) and sum(done) == 12 and server.most_under_way <= 3
+        assert answers[1].p_yes == pytest.approx(8 / 9) and answers[1].finish == "stop"
+        body = server.bodies[0]
+        assert (body["model"], body["temperature"], body["max_tokens"]) == ("small", 0.0, 7)
+        assert body["mm_processor_kwargs"]["size"]["longest_edge"] == 4096 and set(body["logit_bias"].values()) == {-100}
+        some = dict(pair for found in engine.stream(chats, lambda at: at > 9, pattern="Yes|No") for pair in found.items())
+        assert sorted(some) == [10, 11] and server.bodies[-1]["structured_outputs"] == {"regex": "Yes|No"}
+        first = next(engine.stream(chats))  # whoever wants no more need not wait for all
+        assert len(first) == 1
+
+
+def test_a_server_that_dies_in_the_middle_is_told_after_what_it_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Provider("openai", faults=("404",), some=5, models=("small",)).serving() as server:
+        monkeypatch.setenv("IADR1_ENGINE_URL", server.url)
+        engine = ServerEngine(SMALL, batch_size=1, max_new_tokens=7)
+        come: list[int] = []
+        with pytest.raises(EngineError, match=r"small at http://.*: HTTP 404"):
+            for found in engine.stream(painted(tmp_path, range(1, 9))):
+                come += found
+        assert come == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "models, environment, message",
+    [
+        (("small",), None, r"evaluate.engine is server, but \$IADR1_ENGINE_URL is empty. Start `vllm serve .*small`"),
+        (("base", "pa_sft"), "", r"small: no server has it under .*\. http://.* serves base, pa_sft\. Start `vllm serve"),
+        ((), "http://127.0.0.1:9/v1", r"http://127.0.0.1:9/v1: no list of models \(ConnectError\)\. Start the server"),
+    ],
+)
+def test_a_server_that_has_not_the_model_is_told(models: tuple[str, ...], environment: str | None, message: str) -> None:
+    with Provider("openai", models=models).serving() as server, pytest.raises(EngineError, match=message):
+        served(SMALL, {} if environment is None else {"IADR1_ENGINE_URL": environment or server.url})

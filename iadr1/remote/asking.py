@@ -1,12 +1,14 @@
 """Many questions to one remote model: so many at a time, with patience, within a budget, every reply kept as it arrives."""
 
 import asyncio
+import queue
 import random
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
@@ -61,6 +63,7 @@ class Asker:
     _halt: asyncio.Event = field(default_factory=asyncio.Event)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
     _under_way: int = 0
+    _no_more: bool = False
 
     def __call__(self, questions: Sequence[Question], done: Callable[[int], object]) -> list[Reply]:
         """The replies, in the order of the questions; `done` is told how many more are answered whenever some are."""
@@ -70,26 +73,45 @@ class Asker:
         unique = {question.key: question for question in questions}
         # A budget is for an evaluation, however often it is begun.
         self.purse.spent += sum(self.purse.cost(reply, unique[key].tokens_in) for key, reply in found.items())
-        waiting = {key: question for key, question in unique.items() if key not in found}
+
+        def answered(key: str, reply: Reply) -> None:
+            found[key] = reply
+            done(times[key])
+
+        waiting = [question for key, question in unique.items() if key not in found]
         if waiting:
-            asyncio.run(self._all(waiting.values(), found, lambda key: done(times[key])))
+            asyncio.run(self._all(waiting, answered))
         if self._stopped:
             raise self._stopped
         return [found[question.key] for question in questions]
 
+    def stream(self, questions: Iterable[Question]) -> Iterator[tuple[str, Reply]]:
+        """Key and reply of each question as they come; a question is taken from the iterable when it is its turn."""
+        come: queue.SimpleQueue[tuple[str, Reply] | None] = queue.SimpleQueue()
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(lambda: asyncio.run(self._all(questions, lambda key, reply: come.put((key, reply)))))
+            run.add_done_callback(lambda _: come.put(None))
+            try:
+                yield from iter(come.get, None)
+            finally:
+                self._no_more = True  # where nobody listens any longer, what is under way is the last
+            run.result()
+        if self._stopped:
+            raise self._stopped
+
     def _kept(self, key: str) -> Reply | None:
         return self.replies.kept(key) if self.replies else None
 
-    async def _all(self, questions: Iterable[Question], found: dict[str, Reply], answered: Callable[[str], object]) -> None:
+    async def _all(self, questions: Iterable[Question], answered: Callable[[str, Reply], object]) -> None:
         self._halt, self._settled = asyncio.Event(), asyncio.Event()
         shared = iter(questions)
         with self._stopping_on_signals():
             async with self.client:
-                await asyncio.gather(*(self._worker(shared, found, answered) for _ in range(self.patience.concurrency)))
+                await asyncio.gather(*(self._worker(shared, answered) for _ in range(self.patience.concurrency)))
 
-    async def _worker(self, questions: Iterator[Question], found: dict[str, Reply], answered: Callable[[str], object]) -> None:
+    async def _worker(self, questions: Iterator[Question], answered: Callable[[str, Reply], object]) -> None:
         for question in questions:
-            if self._stopped or not await self._affordable(question):
+            if self._stopped or self._no_more or not await self._affordable(question):
                 return
             reply = None
             try:
@@ -103,8 +125,7 @@ class Asker:
             if reply is not None:
                 if self.replies:
                     self.replies.keep(question.key, reply)
-                found[question.key] = reply
-                answered(question.key)
+                answered(question.key, reply)
 
     async def _affordable(self, question: Question) -> bool:
         """Reserve the money for a request, if need be once others have been paid for."""

@@ -1,31 +1,19 @@
-"""P(yes) from the log-probabilities that OpenAI's protocol returns with an answer."""
+"""P(yes) from the log-probabilities that OpenAI's protocol returns with an answer, where it stands and by the formula that all engines share."""
 
-import math
 from collections.abc import Sequence
 
-TRIMMED = " \n\t.*\"'`"
+from iadr1.p_yes import answer_position, log_mass, p_yes
 
-# A token of an answer as written, and the tokens that might have stood there with the logarithms of their probabilities.
+# A token of an answer as written, and the likeliest tokens there with the logarithms of their probabilities.
 Token = tuple[str, Sequence[tuple[str, float]]]
+WORDS = {word: [before + way for before in ("", " ") for way in (word, word.capitalize(), word.upper())] for word in ("yes", "no")}
 
 
-def p_yes(tokens: Sequence[Token]) -> float | None:
-    """The probability of yes against no where the answer begins: after `<answer>` if there is one; None where neither word is likely there."""
-    text = "".join(written for written, _ in tokens)
-    opened = text.lower().rfind("<answer>")
-    begins, at = (opened + len("<answer>") if opened >= 0 else 0), 0
-    for written, others in tokens:
-        at += len(written)
-        if at > begins and text[max(begins, at - len(written)) : at].strip(TRIMMED):
-            return _share(others)
-    return None
-
-
-def _share(others: Sequence[tuple[str, float]]) -> float | None:
-    mass = {"yes": 0.0, "no": 0.0}
-    for text, logprob in others:
-        word = text.strip(TRIMMED).lower()
-        if word in mass:
-            mass[word] += math.exp(logprob)
-    total = sum(mass.values())
-    return mass["yes"] / total if total > 0 else None
+def certainty(tokens: Sequence[Token]) -> float | None:
+    """P(yes) of an answer; None where neither word is among the likeliest, or where the tokens do not tell where the answer begins."""
+    numbers = range(len(tokens))
+    at = answer_position(lambda some: "".join(tokens[number][0] for number in some), numbers)
+    if at is None:
+        return None
+    yes, no = (log_mass([logprob for text, logprob in tokens[at][1] if text in WORDS[word]]) for word in ("yes", "no"))
+    return p_yes(yes, no)

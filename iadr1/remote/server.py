@@ -6,6 +6,7 @@ A model is found by the name that it is served under: its folder as given, or th
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from iadr1.remote.replies import Reply
 
 URL, KEY = "IADR1_ENGINE_URL", "IADR1_ENGINE_KEY"
 LOGPROBS = 20  # the most that OpenAI's protocol allows
+SILENCE = 600.0  # seconds; a server on a CPU is slow to begin
 
 
 class ServerEngine:
@@ -29,14 +31,32 @@ class ServerEngine:
     def __init__(self, model: Path, *, batch_size: int, max_new_tokens: int, max_pixels: int | None = None, images: int = 1) -> None:
         url, name = served(model, os.environ)
         options = _options(model, max_new_tokens=max_new_tokens, max_pixels=max_pixels)
-        self.client = OpenAIChat(url, name, Pictures(), Pace(), os.environ.get(KEY), timeout=600.0, options=options)
+        self.client = OpenAIChat(url, name, Pictures(), Pace(), os.environ.get(KEY), timeout=SILENCE, options=options)
         self.patience = Patience(concurrency=batch_size)
 
     def __call__(self, chats: Sequence[Chat], done: Callable[[int], object] = lambda count: None) -> list[Generated]:
         """The answers, in the order of the chats."""
-        questions = [Question(chat, str(number)) for number, chat in enumerate(chats)]
-        asker = Asker(self.client, f"{self.client.model} at {self.client.url}", self.patience, self.client.pace)
-        return [generated(reply) for reply in asker(questions, done)]
+        found: dict[int, Generated] = {}
+        for some in self.stream(chats):
+            found |= some
+            done(len(some))
+        return [found[at] for at in sorted(found)]
+
+    def stream(
+        self, chats: Sequence[Chat], wanted: Callable[[int], bool] = lambda at: True, *, pattern: str | None = None
+    ) -> Iterator[dict[int, Generated]]:
+        """The answers as they come, by their chat's place."""
+        asker = Asker(self._held_to(pattern), f"{self.client.model} at {self.client.url}", self.patience, self.client.pace)
+        questions = (Question(chats[at], str(at)) for at in filter(wanted, range(len(chats))))
+        for key, reply in asker.stream(questions):
+            yield {int(key): generated(reply)}
+
+    def _held_to(self, pattern: str | None) -> OpenAIChat:
+        """The client, whose every answer has to match the pattern; vLLM's own key."""
+        if pattern is None:
+            return self.client
+        body = {**self.client.options["extra_body"], "structured_outputs": {"regex": pattern}}
+        return replace(self.client, options={**self.client.options, "extra_body": body})
 
 
 def generated(reply: Reply) -> Generated:

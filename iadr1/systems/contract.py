@@ -10,7 +10,7 @@ from typing import Any
 
 from iadr1.engines import Chat, images_of
 from iadr1.errors import EngineError, ReportError
-from iadr1.remote.replies import Reply
+from iadr1.remote.replies import Finish, Reply
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "id": ((str,), "a text"),
@@ -49,7 +49,7 @@ def read_answer(line: str, *, source: str) -> tuple[str, Reply]:
             raise ReportError(f"{source}: {name} is no field of an answer; known are {', '.join(_KINDS)}.")
         if not _fits(name, value):
             raise ReportError(f"{source}: {name} is {_KINDS[name][1]}; found {str(value)[:40]!r}.")
-    finish = "length" if row.get("truncated") else "stop"
+    finish: Finish = "length" if row.get("truncated") else "stop"
     p_yes = row.get("p_yes")
     return row["id"], Reply(row["text"], finish, 0, row.get("tokens", 0), None if p_yes is None else float(p_yes))
 
@@ -66,7 +66,7 @@ def read_answers(path: Path, wanted: Iterable[str]) -> dict[str, Reply]:
     """The answers of a file to all of `wanted`; raises ReportError for one that is missing, there twice or about something else."""
     if not path.is_file():
         raise ReportError(f"{path}: no such file. Write the requests with --requests and let the system answer them.")
-    known, found = set(wanted), {}
+    known, found = set(wanted), dict[str, Reply]()
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             name, reply = read_answer(line, source=f"{path}:{number}")
@@ -95,7 +95,8 @@ def answers_of(command: str, requests: Sequence[tuple[str, Chat]], keep: Callabl
 
     Raises EngineError when the command fails, ReportError for an answer that is none; what was kept before stays kept.
     """
-    source, known, found = f"the output of `{command}`", {name for name, _ in requests}, {}
+    source, known = f"the output of `{command}`", {name for name, _ in requests}
+    found: dict[str, Reply] = {}
     try:
         process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     except OSError as error:
