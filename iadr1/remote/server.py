@@ -1,7 +1,7 @@
 """An engine behind a server of one's own, such as `vllm serve models/sc_grpo`: `evaluate.engine: server` with its address in the environment.
 
 $IADR1_ENGINE_URL holds one address or several with spaces between them, each of a server of one or more models; $IADR1_ENGINE_KEY their key, if any.
-A model is found by the name that it is served under: its folder as given, or the folder's last part.
+A model is found by the name that it is served under: its folder, or the last parts of that.
 """
 
 import os
@@ -76,13 +76,13 @@ def served(model: Path, environment: Mapping[str, str]) -> tuple[str, str]:
             f"evaluate.engine is server, but ${URL} is empty. Start `vllm serve {model}` and set it to such as http://localhost:8000/v1."
         )
     found = {url: list(_names(url, environment.get(KEY))) for url in urls}
-    wanted = (str(model), str(model.resolve()), model.name)
+    folder = str(model.resolve())
     for url, names in found.items():
-        for name in wanted:
-            if name in names:
+        for name in names:
+            if f"{folder}/".endswith(f"/{name.strip('/')}/"):
                 return url, name
     told = "; ".join(f"{url} serves {', '.join(names) or 'nothing'}" for url, names in found.items())
-    raise EngineError(f"{model}: no server has it under {' or '.join(dict.fromkeys(wanted))}. {told}. Start `vllm serve {model}`.")
+    raise EngineError(f"{model}: no server has a model of this name. {told}. Start `vllm serve {model}`.")
 
 
 def _names(url: str, key: str | None) -> Iterator[str]:
