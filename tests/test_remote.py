@@ -416,7 +416,11 @@ def test_a_server_that_dies_in_the_middle_is_told_after_what_it_answered(tmp_pat
 @pytest.mark.parametrize(
     "models, environment, message",
     [
-        (("small",), None, r"evaluate.engine is server, but \$IADR1_ENGINE_URL is empty. Start `vllm serve .*small`"),
+        (
+            ("small",),
+            None,
+            r"evaluate.engine is server, but \$IADR1_ENGINE_URL is empty. Start `vllm serve .*small --trust-request-mm-kwargs`",
+        ),
         (("base", "pa_sft"), "", r"small: no server has a model of this name\. http://.* serves base, pa_sft\. Start `vllm serve"),
         ((), "http://127.0.0.1:9/v1", r"http://127.0.0.1:9/v1: no list of models \(ConnectError\)\. Start the server"),
     ],

@@ -1,4 +1,6 @@
-"""An engine behind a server of one's own, such as `vllm serve models/sc_grpo`: `evaluate.engine: server` with its address in the environment.
+"""An engine behind a server of one's own: `evaluate.engine: server`, `vllm serve models/sc_grpo --trust-request-mm-kwargs`, its address in the environment.
+
+The option lets a request say to what size its images are brought (pa_sft.max_pixels), without which the model would see other images than in training.
 
 $IADR1_ENGINE_URL holds one address or several with spaces between them, each of a server of one or more models; $IADR1_ENGINE_KEY their key, if any.
 A model is found by the name that it is served under: its folder, or the last parts of that.
@@ -70,10 +72,10 @@ def generated(reply: Reply) -> Generated:
 
 def served(model: Path, environment: Mapping[str, str]) -> tuple[str, str]:
     """The address that serves a model folder, and the name that it has there; raises EngineError with what is served instead."""
-    urls = environment.get(URL, "").split()
+    urls, start = environment.get(URL, "").split(), f"vllm serve {model} --trust-request-mm-kwargs"
     if not urls:
         raise EngineError(
-            f"evaluate.engine is server, but ${URL} is empty. Start `vllm serve {model}` and set it to such as http://localhost:8000/v1."
+            f"evaluate.engine is server, but ${URL} is empty. Start `{start}` and set it to such as http://localhost:8000/v1."
         )
     found = {url: list(_names(url, environment.get(KEY))) for url in urls}
     folder = str(model.resolve())
@@ -82,7 +84,7 @@ def served(model: Path, environment: Mapping[str, str]) -> tuple[str, str]:
             if f"{folder}/".endswith(f"/{name.strip('/')}/"):
                 return url, name
     told = "; ".join(f"{url} serves {', '.join(names) or 'nothing'}" for url, names in found.items())
-    raise EngineError(f"{model}: no server has a model of this name. {told}. Start `vllm serve {model}`.")
+    raise EngineError(f"{model}: no server has a model of this name. {told}. Start `{start}`.")
 
 
 def _names(url: str, key: str | None) -> Iterator[str]:
