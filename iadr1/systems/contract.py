@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +102,15 @@ def answers_of(command: str, requests: Sequence[tuple[str, Chat]], keep: Callabl
         process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     except OSError as error:
         raise EngineError(f"`{command}` cannot be run: {error.strerror}.") from error
-    with process:
-        writer = threading.Thread(target=_write, args=(process, requests), daemon=True)
-        writer.start()
-        try:
-            for number, line in _lines(process):
-                name, reply = read_answer(line, source=f"{source}, line {number}")
-                _accept(name, known, found, source=f"{source}, line {number}")
-                found[name] = reply
-                keep(name, reply)
-        except BaseException:
-            process.kill()
-            raise
+    with process, ExitStack() as stack:
+        stack.callback(process.kill)  # of one that breaks the contract
+        threading.Thread(target=_write, args=(process, requests), daemon=True).start()
+        for number, line in _lines(process):
+            name, reply = read_answer(line, source=f"{source}, line {number}")
+            _accept(name, known, found, source=f"{source}, line {number}")
+            found[name] = reply
+            keep(name, reply)
+        stack.pop_all()
     if process.returncode:
         raise EngineError(
             f"`{command}` ended with exit code {process.returncode} after {len(found)} of {len(known)} answers, which are kept."
