@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import warnings
@@ -71,6 +72,7 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
     lineage = lineage_of(work)
     release = _release_run(work, lineage)
     tags = {PARENT: release, "stage": stage, **lineage}
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})

@@ -203,6 +203,8 @@ def write_params(**changes: Any) -> None:
     """params.yaml of a tiny training on two processes."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     few = {"global_batch_size": 4, "per_device_train_batch_size": 4, "logging_steps": 1, "save_steps": 2, "launch": {"processes": 2}}
+    # Plain gradient descent: Adam would make a step of full size even from a rounding error.
+    few |= {"optim": "sgd", "learning_rate": 0.1}
     tree["pa_sft"] |= {"backbone": "backbone", "max_pixels": SIDE * SIDE, "num_train_epochs": 2, **few, **changes}
     tree["sc_grpo"] |= {"max_steps": 2, "max_completion_length": 8, **few, **changes}
     Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
