@@ -172,7 +172,7 @@ class Evaluate(Section):
     datasets: dict[str, Source]
     shots: list[int]
     models: list[str]
-    engine: Literal["transformers", "vllm"]
+    engine: Literal["transformers", "vllm", "server"]
     batch_size: int
     max_new_tokens: int
 
