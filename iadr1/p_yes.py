@@ -37,9 +37,11 @@ def _first(tokenizer: Any, text: str) -> Iterator[int]:
 def answer_position(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> int | None:
     """Which token the answer begins with: after the last <answer>, else after the reasoning, else the first of the text.
 
-    None where a text has tags but no answer, where nothing follows, and where the token began before the answer did.
+    None where a text has tags but no answer, where nothing follows them, and where the token began before the answer did.
     """
     text = decode(tokens)
+    if not text.strip():
+        return 0 if tokens else None
     start = _answer_start(text)
     if start is None or not text[start:].strip():
         return None

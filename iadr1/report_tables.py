@@ -70,6 +70,23 @@ def markdown_types(report: Report) -> str:
     return table(["model", "dataset", "defect type", "answers", "TPR"], rows) if rows else ""
 
 
+def markdown_p_yes(report: Report) -> str:
+    """What P(yes) is worth, for every model and dataset that has it; empty where none has."""
+    rows = [
+        [model, name, str(found["n"]), str(found["missing"]), *(_percent(found[key]) for key in ("auroc", "average_precision", "ece")),
+         *_threshold_cells(found["at_threshold"])]
+        for model, told in report["models"].items()
+        for name, entry in told["datasets"].items()
+        if (found := entry.get("p_yes"))
+    ]  # fmt: skip
+    header = ["model", "dataset", "P(yes)", "without", "AUROC", "AP", "ECE", "threshold (validation)", "balanced accuracy there"]
+    return table(header, rows) if rows else ""
+
+
+def _threshold_cells(found: Mapping[str, Any] | None) -> list[str]:
+    return ["-", "-"] if found is None else [f"{found['threshold']:.3f}", _percent(found["balanced_accuracy"])]
+
+
 def markdown_comparison(comparison: Mapping[str, Any]) -> str:
     """Two models on the same images."""
     first, second = comparison["first"], comparison["second"]
