@@ -33,11 +33,12 @@ SHARE, PROCESSES = "IADR1_SHARE", "IADR1_PROCESSES"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model to evaluate: where it is, and whether it is asked as a base model."""
+    """A model to evaluate: where it is, and how it is asked: as a base model, or for the form of the answer in words."""
 
     name: str
     folder: Path
     base: bool
+    form: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Exam:
         """What a candidate is asked at a place."""
         if self.questions:
             return self.questions[place].chat(shots=self.shots)
-        return protocol.chat(self.samples[place], shots=self.shots, base=candidate.base)
+        return protocol.chat(self.samples[place], shots=self.shots, base=candidate.base, form=candidate.form)
 
     def answers(self, candidate: Candidate, protocol: str) -> Answers:
         """The answers of a candidate under a protocol, named by all that they depend on: model, prompt, images and decoding."""
@@ -102,7 +103,7 @@ class Exam:
 
     def predictions(self, candidate: Candidate, protocol: str) -> Iterator[Prediction]:
         """What was answered, in the order of the samples, one by one."""
-        told, reader = self.params.evaluate, self.protocols[protocol].reader(base=candidate.base)
+        told, reader = self.params.evaluate, self.protocols[protocol].reader(base=candidate.base or candidate.form)
         kept = self.answers(candidate, protocol).of(sample.id for sample in self.samples)
         for sample, answer in zip(self.samples, kept, strict=True):
             yield Prediction(

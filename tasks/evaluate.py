@@ -132,11 +132,11 @@ def _with_references(samples: list[Sample], params: Params, *, shots: int) -> li
 
 
 def _candidate(name: str, params: Params, work: Workspace) -> Candidate:
-    folders = {"base": Path(params.pa_sft.backbone), "pa_sft": work.models / "pa_sft", "sc_grpo": work.models / "sc_grpo"}
+    folders = {"base": Path(params.pa_sft.backbone), "pa_sft": work.pa_sft, "sc_grpo": work.models / "sc_grpo"}
     if name not in folders:
         raise ParamsError(f"evaluate.models: {name} is no model of this chain; {suggestion(name, folders)}")
     backbone_of(folders[name])
-    return Candidate(name, folders[name], base=name == "base")
+    return Candidate(name, folders[name], base=name == "base", form=name == "sc_grpo" and params.sc_grpo.start == "base")
 
 
 def _say_fewer_references(run: StageRun, exam: Exam) -> None:
