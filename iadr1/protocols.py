@@ -32,8 +32,9 @@ class Protocol:
         return PATTERNS[self.reader(base=base)] if self.constrained else None
 
     def chat(self, sample: Sample, *, shots: int, base: bool, form: bool = False) -> Sequence[dict[str, Any]]:
-        """What a model is asked about a sample, with as many of `shots` references as there are."""
-        return prompts.messages(sample, shots=min(shots, len(sample.references)), base=base or self.alike, form=form and not self.alike)
+        """What a model is asked about a sample, with as many of `shots` references as there are; with `form`, for the answer's form in words."""
+        known = min(shots, len(sample.references))
+        return prompts.messages(sample, shots=known, base=base or self.alike, form=form and not self.alike)
 
 
 PROTOCOLS = {

@@ -39,7 +39,7 @@ def main(folder: str, backbone: str, kills: str, seed: str) -> None:
         tree["experiment"] |= {key: f"{name}/{FOLDERS[key]}" for key in ("models", "reports", "checkpoints")}
         tree["pa_sft"]["backbone"] = backbone
         told, work = workspace(tree)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/{name}.db"
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         try:
             evaluate.main(told, work, dataset=DATASET, shots=0)
         finally:
