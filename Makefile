@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock check bench-core bench-data bench-train backbone ui clean
+.PHONY: help setup run table test lint lock check bench-core bench-data bench-train backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: ## Make .venv from the committed lock (PROFILE=cpu|gpu); does nothing whe
 
 run: setup ## Run what is not up to date, from images to a registered inspector (EXPERIMENT=real DATA=<folder> for your own images)
 	@$(BIN)/python -m flows.release $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(if $(DATA),--data "$(DATA)")
+
+table: setup ## Run or resume a table of the paper and print ours beside it (T=3; SEEDS=0,1,2 PROFILE=<experiment>)
+	@$(BIN)/python -m flows.table "$(T)" --seeds "$(or $(SEEDS),0,1,2)" $(if $(filter-out cpu,$(PROFILE)),--profile "$(PROFILE)")
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
@@ -37,8 +40,8 @@ bench-core: setup ## Measure how fast completions are scored and reports made
 bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 samples
 	@$(BIN)/python benchmarks/bench_data.py
 
-bench-train: setup ## Measure training and generation against a bare loop and TRL as it comes
-	@$(BIN)/python benchmarks/bench_train.py
+bench-train: setup ## Measure both trainings beside TRL and the published recipe, and where the time of a step goes
+	@$(BIN)/python -m benchmarks.bench_train
 
 backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights ship with the project)
 	@$(BIN)/python -m tasks._backbone

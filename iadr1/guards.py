@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from iadr1.errors import ModelError
 
 # The file descriptor: the object may be closed or captured when it is needed.
 STDERR = 2
+# Seconds within which two SIGTERMs are one wish: a cluster sends it to all processes, and the launcher once more to its own.
+SAME_WISH = 5.0
 # TRL's own name for |Δ log p| between rollout and learner, followed by /mean and /max.
 DIFFERENCE = "sampling/sampling_logp_difference"
 Entries = Sequence[Mapping[str, Any]]
@@ -174,6 +177,7 @@ def stops_when_collapsed(limits: Limits) -> Any:
 
     class StopWhenCollapsed(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Judge the log as it is; raise ModelError where it shows a collapse."""
             reason = collapse(state.log_history, limits)
             if reason is None:
                 return
@@ -194,15 +198,19 @@ def _keep_until(checkpoints: Path, step: int, *, removes: bool) -> str:
 
 
 class Sigterm:
-    """Whether SIGTERM has asked the training to stop; a second one ends the process at once."""
+    """Whether SIGTERM has asked the training to stop; a second one ends the process at once, unless it is the same that a launcher hands on."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.since = 0.0
         self.before: Any = None
 
     def __call__(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGTERM, self.before)
+        if not self.asked:
+            self.asked, self.since = True, time.monotonic()
+        elif time.monotonic() - self.since > SAME_WISH:
+            signal.signal(signal.SIGTERM, self.before)
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager
@@ -225,6 +233,7 @@ def saves_when_asked(wish: Sigterm) -> Any:
 
     class SaveWhenAsked(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Ask all processes whether one was told to stop."""
             wish.asked = _is_any(wish.asked, args.device)
             if wish.asked:
                 control.should_save = control.should_training_stop = True

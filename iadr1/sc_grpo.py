@@ -56,10 +56,11 @@ def train(
     grid: int,
     recipe: Recipe = RECIPES["paper"],
     shots: int = 0,
+    form: bool = False,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
-    A prompt shows up to `shots` references before the query.
+    A prompt shows up to `shots` references before the query, and states the form of the answer with `form`.
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
@@ -67,7 +68,7 @@ def train(
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
     ordered = balanced_order(samples, job.seed) if recipe.balanced else samples
-    train_rows, validation_rows = (rows(part, shots=shots) if part else None for part in (ordered, validation))
+    train_rows, validation_rows = (rows(part, shots=shots, form=form) if part else None for part in (ordered, validation))
     images = _most_images([*samples, *validation], shots)
 
     def build(job: Job) -> Any:
@@ -142,11 +143,11 @@ def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
+def rows(samples: Sequence[Sample], *, shots: int = 0, form: bool = False) -> Any:
     """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
     from datasets import Dataset
 
-    told = [{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]
+    told = [{**prompt_row(sample, shots=shots, form=form), "sample": sample.to_json()} for sample in samples]
     return Dataset.from_list(told).with_transform(_decoded)
 
 

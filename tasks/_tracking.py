@@ -20,6 +20,9 @@ from iadr1.params import Params
 from tasks._run import Workspace
 
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+VIEW = "mlflow.sharedViewState."
+RELEASES = "releases"
 STAGING = "staging"
 MANIFEST = "manifest_sha256"
 
@@ -80,15 +83,43 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
         yield run
 
 
-def end_release(run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path]) -> None:
-    """Close the release's own run, with the numbers and pages that a person compares releases by."""
+def end_release(
+    run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path], *, settings: Mapping[str, Any], charts: Mapping[str, str]
+) -> None:
+    """Close the release's own run, with the numbers, settings, pages and charts (SVG by name) that a person compares releases by."""
     client = _mlflow().MlflowClient()
+    for name, value in settings.items():
+        client.log_param(run.release_id, name, value)
+    for name, svg in charts.items():
+        client.log_text(run.release_id, svg, f"charts/{name}.svg")
     for name, value in metrics.items():
         if value is not None:
             client.log_metric(run.release_id, name, value)
     for file in files:
         client.log_artifact(run.release_id, str(file))
     client.set_terminated(run.release_id, "FINISHED")
+    _offer_view(
+        client,
+        client.get_run(run.release_id).info.experiment_id,
+        [f"metrics.`{name}`" for name in metrics],
+        [f"params.`{name}`" for name in settings],
+    )
+
+
+def _offer_view(client: Any, experiment: str, metrics: Sequence[str], settings: Sequence[str]) -> None:
+    """Let the experiment's page link to its releases side by side, in the form in which MLflow keeps a view that a person shares."""
+    columns = ["tags.`registered`", "tags.`gates`", *(name for name in metrics if _compares(name)), *settings]
+    view = {"searchFilter": "tags.release LIKE '%'", "orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": columns}
+    client.set_experiment_tag(experiment, f"{VIEW}{RELEASES}", json.dumps(view))
+    if NOTE not in client.get_experiment(experiment).tags:  # a person's own stays
+        client.set_experiment_tag(
+            experiment, NOTE, f"[Releases side by side](#/experiments/{experiment}/runs?viewStateShareKey={RELEASES})"
+        )
+
+
+def _compares(column: str) -> bool:
+    """Whether a metric is one of the few that releases are told apart by at first sight."""
+    return column.endswith(("mean_balanced_accuracy`", "hardest_third`", "unreadable`", "location_accuracy`")) or "_minus_" in column
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +197,18 @@ def _log_inspector(candidate: Candidate) -> Any:
 
 
 def _signature() -> Any:
+    """Images as base64 in, the objects of iadr1/schemas/inspection.json out."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    answers = {
-        "answer": DataType.string,
-        "location": DataType.string,
-        "type": DataType.string,
-        "reasoning": DataType.string,
-        "text": DataType.string,
-    }
-    return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(kind, name) for name, kind in answers.items()]))
+    text, number = DataType.string, DataType.double
+    given = [ColSpec(text, "image"), ColSpec(text, "reference", required=False)]
+    answers: dict[str, Any] = {
+        "image": text, "answer": text, "p_yes": number, "location": text, "cells": Array(Array(DataType.long)), "grid": DataType.long,
+        "type": text, "reasoning": text, "status": text, "text": text, "seconds": number, "error": text,
+    }  # fmt: skip
+    told = Schema([ColSpec(kind, name, required=name in ("image", "cells", "grid", "text")) for name, kind in answers.items()])
+    return ModelSignature(Schema(given), told, ParamSchema([ParamSpec("grid", DataType.long, 3)]))
 
 
 def experiment_name(work: Workspace) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iadr1.backbones import backbone_of
 from iadr1.errors import ParamsError
@@ -18,8 +18,12 @@ from iadr1.guards import Limits
 from iadr1.params import Params, suggestion
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
-from tasks._run import Workspace, fresh_directory, fresh_file
+from tasks._launch import become_launcher, end_with_launcher, is_launched, processes, require_devices
+from tasks._run import Workspace, fresh_directory, fresh_file, is_main_process
 from tasks._tracking import StageRun, stage_run
+
+if TYPE_CHECKING:
+    from iadr1.plan import Plan
 
 # A rollout of a large model without vLLM takes minutes; what takes half an hour without an event does not end.
 HANG_SECONDS = "1800"
@@ -28,20 +32,31 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
 def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: Path, samples: Sequence[Sample]) -> Job:
-    """What the parameters and the environment (WORLD_SIZE of torchrun, IADR1_HANG_SECONDS) say about a training.
+    """What the parameters and the environment (the launcher's number of processes, IADR1_HANG_SECONDS) say about a training.
 
     `settings` are what it depends on besides its own section, and so part of its checkpoints' name.
     """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    # These decide when to stop and what is shown, not what is trained: with others the training goes on.
-    own = told.model_dump(exclude={"limits", "table_steps"})
-    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed)
+    # These decide when to stop and what is shown, not what is trained: with others the training goes on. So it does on another number of
+    # processes, but not from the pieces of a checkpoint of DeepSpeed.
+    count = processes(told.launch)
+    own = told.model_dump(exclude={"limits", "launch", "table_steps"})
+    pieces = [count] if "deepspeed" in own else []
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed, *pieces)
     return Job(
         told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, work.models / stage,
-        global_batch_size=told.global_batch_size, processes=int(os.environ.get("WORLD_SIZE", "1")), lora=told.lora,
+        global_batch_size=told.global_batch_size, processes=count, lora=told.lora,
         limits=limits(stage, told.limits), hang_after=float(os.environ.get("IADR1_HANG_SECONDS", HANG_SECONDS)),
     )  # fmt: skip
+
+
+def goes_on(plan: "Plan", *, dry_run: bool) -> bool:
+    """Whether to train: not where a dry run only tells the plan; raises ModelError when it cannot fit into memory."""
+    if dry_run:
+        print(plan.text)
+    plan.require_memory()
+    return not dry_run
 
 
 @contextmanager
@@ -58,9 +73,13 @@ def training_job(work: Workspace, stage: str, job: Job) -> Iterator[Job]:
     shutil.rmtree(job.checkpoints.parent)
 
 
-def is_main_process() -> bool:
-    """Whether this process is the one that records and writes; torchrun numbers them."""
-    return os.environ.get("RANK", "0") == "0"
+def share(work: Workspace, params: Params, stage: str, job: Job) -> None:
+    """Go on as the launcher of the stage's processes where there are to be several, or DeepSpeed wants one; return where the stage trains itself."""
+    launch = getattr(params, stage).launch
+    require_devices(launch, stage=stage)
+    if not is_launched() and (job.processes > 1 or "deepspeed" in job.keys):
+        become_launcher(stage, work.params_file, count=job.processes)
+    end_with_launcher()
 
 
 def limits(stage: str, changes: Mapping[str, float]) -> Limits:
@@ -106,7 +125,12 @@ def _progress() -> Any:
 
 def quiet_libraries() -> None:
     """No bars for reading and writing weights, which hide the one that counts, and no advice to developers."""
+    import torch
     from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        # accelerate imports DeepSpeed wherever it is installed, and DeepSpeed warns that it has found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -127,6 +151,7 @@ def write_metrics(path: Path, outcome: Outcome, metrics: Mapping[str, Any]) -> N
         beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def flat_parts(outcome: Outcome) -> dict[str, int]:
-    """Parameter counts as MLflow parameters."""
-    return {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
+def told_by(outcome: Outcome, job: Job) -> dict[str, Any]:
+    """Parameter counts, attention and processes as MLflow parameters."""
+    sizes = {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
+    return {**sizes, "attention": outcome.attention, "processes": job.processes}

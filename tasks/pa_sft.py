@@ -14,7 +14,18 @@ from iadr1.samples import read_samples
 from iadr1.training import Outcome
 from tasks._recording import records_speed
 from tasks._run import Workspace, run_stage
-from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)  # fmt: skip
 
 STAGE = "pa_sft"
 
@@ -29,11 +40,9 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     quiet_libraries()
     job = job_of(work, params, STAGE, shots, answers_only, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
     plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
+    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = replace(job, callbacks=[*job.callbacks, records_speed(run)]) if run else job
         outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)
@@ -41,7 +50,7 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
             return
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
         write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
-        run.log_params(flat_parts(outcome))
+        run.log_params(told_by(outcome, job))
         run.log_metrics(_metrics(outcome, rows=len(samples)))
         run.log_file(work.reports / "pa_sft.csv")
 

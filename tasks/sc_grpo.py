@@ -7,6 +7,7 @@ A killed run resumes from its last whole checkpoint.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from iadr1.params import Params
@@ -16,7 +17,18 @@ from iadr1.training import Job
 from tasks._recording import log_ends, records_completions, records_speed
 from tasks._run import Workspace, run_stage
 from tasks._tracking import StageRun
-from tasks._training import DRY_RUN, flat_parts, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)  # fmt: skip
 
 STAGE = "sc_grpo"
 
@@ -30,24 +42,24 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
     sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
+    form = told.start == "base"
+    start = Path(params.pa_sft.backbone) if form else work.pa_sft
+    job = job_of(work, params, STAGE, grid, shots, model=start, samples=[*samples, *validation])
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
+    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = _recorded(job, run, [*samples, *validation], recipe=recipe, every=told.table_steps)
         outcome = sc_grpo.train(
-            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
+            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots, form=form
         )
         if run is None:
             return
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
-        run.log_params(flat_parts(outcome))
+        run.log_params(told_by(outcome, job))
         run.log_metrics(_metrics(rows, outcome.history))
         run.log_file(work.reports / "sc_grpo.csv")
         log_ends(run, job.checkpoints, [*samples, *validation])
