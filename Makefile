@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock check bench-core bench-data bench-train backbone ui clean
+.PHONY: help setup run table test lint lock check bench-core bench-data bench-train backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: ## Make .venv from the committed lock (PROFILE=cpu|gpu); does nothing whe
 
 run: setup ## Run what is not up to date, from images to a registered inspector (EXPERIMENT=real DATA=<folder> for your own images)
 	@$(BIN)/python -m flows.release $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(if $(DATA),--data "$(DATA)")
+
+table: setup ## Run or resume a table of the paper and print ours beside it (T=3; SEEDS=0,1,2 PROFILE=<experiment>)
+	@$(BIN)/python -m flows.table "$(T)" --seeds "$(or $(SEEDS),0,1,2)" $(if $(filter-out cpu,$(PROFILE)),--profile "$(PROFILE)")
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import IO, Literal, cast
+from typing import IO, Literal, NamedTuple, cast
 
 DVC = (sys.executable, "-m", "dvc")
 SECONDS_TO_STOP = 20.0
@@ -43,6 +43,13 @@ class StageFailed(Exception):
         self.explained = explained
 
 
+class Address(NamedTuple):
+    """A stage of a pipeline."""
+
+    pipeline: str
+    stage: str
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The stages of a pipeline in an order in which they can run, what each one waits for, and which have changed."""
@@ -55,14 +62,42 @@ class Plan:
         """Whether the stage, or one that it waits for, is not as it was."""
         return stage in self.changed or bool(self.upstream[stage] & ran)
 
+    @property
+    def due(self) -> list[str]:
+        """The stages that have changed, and all that build on them."""
+        found: list[str] = []
+        for stage in self.upstream:
+            if self.must_run(stage, frozenset(found)):
+                found.append(stage)
+        return found
+
 
 def plan(pipeline: Path) -> Plan:
     """Ask DVC once what there is and what has changed."""
-    dag, status = (_started("dag", "--dot", str(pipeline)), _started("status", "--json", str(pipeline)))
+    return plans([pipeline])[0]
+
+
+def plans(pipelines: Sequence[Path]) -> list[Plan]:
+    """Ask DVC once about several pipelines; a stage that builds on a changed one of another pipeline counts as changed."""
+    only = [str(pipelines[0])] if len(pipelines) == 1 else []
+    dag, status = _started("dag", "--dot", *only), _started("status", "--json", *map(str, pipelines))
     upstream = _upstream(_answer(dag))
-    changed = frozenset(map(_name, json.loads(_answer(status))))
-    order = TopologicalSorter(upstream).static_order()
-    return Plan(pipeline, {stage: frozenset(upstream[stage]) for stage in order}, changed)
+    changed = {_address(name) for name in json.loads(_answer(status))}
+    reached = set(changed)
+    order = list(TopologicalSorter(upstream).static_order())
+    for address in order:
+        if upstream[address] & reached:
+            reached.add(address)
+    builds_on_others = {
+        address for address in reached if any(before.pipeline != address.pipeline for before in upstream[address] & reached)
+    }
+    return [_plan(str(pipeline), order, upstream, changed | builds_on_others) for pipeline in pipelines]
+
+
+def _plan(pipeline: str, order: Iterable[Address], upstream: Mapping[Address, set[Address]], changed: set[Address]) -> Plan:
+    own = [address for address in order if address.pipeline == pipeline]
+    stages = {address.stage: frozenset(before.stage for before in upstream[address] if before.pipeline == pipeline) for address in own}
+    return Plan(Path(pipeline), stages, frozenset(address.stage for address in own if address in changed))
 
 
 def run_stage(pipeline: Path, stage: str, *, log: Callable[[str], None], terminal: IO[bytes]) -> Outcome:
@@ -182,10 +217,10 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return answer
 
 
-def _upstream(dot: str) -> dict[str, set[str]]:
-    upstream: dict[str, set[str]] = {}
+def _upstream(dot: str) -> dict[Address, set[Address]]:
+    upstream: dict[Address, set[Address]] = {}
     for line in dot.splitlines():
-        names = [_name(name) for name in re.findall(r'"([^"]+)"', line)]
+        names = [_address(name) for name in re.findall(r'"([^"]+)"', line)]
         for name in names:
             upstream.setdefault(name, set())
         if len(names) == 2:
@@ -193,5 +228,7 @@ def _upstream(dot: str) -> dict[str, set[str]]:
     return upstream
 
 
-def _name(address: str) -> str:
-    return address.rpartition(":")[2]
+def _address(text: str) -> Address:
+    """DVC names a stage `folder/dvc.yaml:stage`, and one of the dvc.yaml in the working folder by the stage alone."""
+    pipeline, _, stage = text.rpartition(":")
+    return Address(pipeline or "dvc.yaml", stage)

@@ -237,14 +237,19 @@ def _first_line(error: BaseException) -> str:
 
 
 def attention_choice() -> dict[str, Any]:
-    """FlashAttention where a GPU and the package are there, in bfloat16; else PyTorch's own attention in float32."""
+    """bfloat16 on a GPU, else float32, and the attention for that."""
+    import torch
+
+    half = torch.cuda.is_available()
+    return {"dtype": torch.bfloat16 if half else torch.float32, "attn_implementation": attention(half=half)}
+
+
+def attention(*, half: bool) -> str:
+    """FlashAttention where a GPU and the package are there and it computes in 16 bits, which is all that it can; else PyTorch's own."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 
-    if not torch.cuda.is_available():
-        return {"dtype": torch.float32, "attn_implementation": "sdpa"}
-    flash = is_flash_attn_2_available()
-    return {"dtype": torch.bfloat16, "attn_implementation": "flash_attention_2" if flash else "sdpa"}
+    return "flash_attention_2" if half and torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
 def pack_images(model: Any) -> None:
@@ -299,14 +304,20 @@ def part_sizes(model: Any) -> dict[str, dict[str, int]]:
     sizes = {part: {"parameters": 0, "trained": 0} for part in PARTS}
     for name, parameter in model.named_parameters():
         part = sizes[record.part(name.removeprefix(ADAPTED))]
-        part["parameters"] += parameter.numel()
-        part["trained"] += parameter.numel() * parameter.requires_grad
+        part["parameters"] += count(parameter)
+        part["trained"] += count(parameter) * parameter.requires_grad
     return sizes
 
 
-def save(model: Any, processor: Any, folder: Path) -> None:
-    """Save weights (safetensors), configuration and processor, readable by everyone."""
-    model.save_pretrained(folder)
+def count(parameter: Any) -> int:
+    """How many numbers a parameter has, also where this process holds a piece of it (ZeRO-3) or they are packed in 4 bits."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel() if packed is not None else getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def save(model: Any, processor: Any, folder: Path, *, state: Mapping[str, Any] | None = None) -> None:
+    """Save weights (safetensors; `state` in place of the model's own), configuration and processor, readable by everyone."""
+    model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
     for path in folder.rglob("*"):
         # transformers writes the weights with mode 0600, which breaks shared caches.

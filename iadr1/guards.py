@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,17 @@ from iadr1.errors import ModelError
 
 # The file descriptor: the object may be closed or captured when it is needed.
 STDERR = 2
+# Seconds within which two SIGTERMs are one wish: a cluster sends it to all processes, and the launcher once more to its own.
+SAME_WISH = 5.0
+# TRL's own name for |Δ log p| between rollout and learner, followed by /mean and /max.
+DIFFERENCE = "sampling/sampling_logp_difference"
 Entries = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Beyond these a training has collapsed; each is far from what a healthy run shows, and all but numbers that are not finite need `window` log entries.
+    """Beyond these a training has collapsed; each is far from what a healthy run shows. A single entry is judged by `mismatch` and by whether it
+    is finite, the rest by `window` log entries.
 
     `window`        entries whose median counts, so that one odd batch decides nothing.
     `reward`        least share of the best median reward so far: a policy that loses half of what it earned has broken down.
@@ -33,6 +39,8 @@ class Limits:
     `dead`          most groups whose completions all earn the same: a step without gradient.
     `one_class`     most answers of one class while the prompts have both (a tenth at least): the answer no longer depends on the image.
     `loss_rise`     most nats a token above the best median loss of PA-SFT: it diverges.
+    `mismatch`      most nats a token between vLLM's and the learner's log-probabilities of what vLLM said, at any step: the same model in another
+                    precision stays below 0.05, and top-p 0.9 adds 0.11 at most, because vLLM's are of what top-p and top-k leave.
     """
 
     window: int = 10
@@ -45,6 +53,7 @@ class Limits:
     dead: float = 0.98
     one_class: float = 0.99
     loss_rise: float = 1.0
+    mismatch: float = 0.25
 
 
 def collapse(history: Entries, limits: Limits) -> str | None:
@@ -53,10 +62,22 @@ def collapse(history: Entries, limits: Limits) -> str | None:
     for name in ("loss", "grad_norm", "reward", "kl"):
         if entries and not _is_finite(entries[-1].get(name)):
             return f"{name} is {entries[-1][name]} at step {entries[-1]['step']}. Lower learning_rate, or train in float32"
+    if entries and (reason := _mismatch(entries[-1], limits)):
+        return reason
     if len(entries) < limits.window:
         return None
     checks = _POLICY_CHECKS if "reward" in entries[-1] else _LOSS_CHECKS
     return next((reason for check in checks if (reason := check(entries, limits))), None)
+
+
+def _mismatch(entry: Mapping[str, Any], limits: Limits) -> str | None:
+    mean, largest = (entry.get(f"{DIFFERENCE}/{name}") for name in ("mean", "max"))
+    if mean is None or mean <= limits.mismatch:
+        return None
+    return (
+        f"vLLM and the learner differ by {mean:.3g} nats a token on what vLLM said (at most {largest:.3g}): they are not the same model. "
+        "Check that both have the same weights, max_pixels and precision, or set use_vllm to false"
+    )
 
 
 def _is_finite(value: float | None) -> bool:
@@ -176,15 +197,19 @@ def _keep_until(checkpoints: Path, step: int, *, removes: bool) -> str:
 
 
 class Sigterm:
-    """Whether SIGTERM has asked the training to stop; a second one ends the process at once."""
+    """Whether SIGTERM has asked the training to stop; a second one ends the process at once, unless it is the same that a launcher hands on."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.since = 0.0
         self.before: Any = None
 
     def __call__(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGTERM, self.before)
+        if not self.asked:
+            self.asked, self.since = True, time.monotonic()
+        elif time.monotonic() - self.since > SAME_WISH:
+            signal.signal(signal.SIGTERM, self.before)
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

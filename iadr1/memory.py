@@ -32,7 +32,7 @@ class Load:
     trained: int
     processes: int
     zero: int
-    weight: int
+    weight: float
     element: int
     rows: int
     stacks: tuple[Stack, ...]

@@ -73,9 +73,9 @@ def rows(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = Fals
     return Dataset.from_list([{**prompt_row(sample, shots=shots), "completion": text} for sample, text in zip(samples, said, strict=True)])
 
 
-def prompt_row(sample: Sample, *, shots: int = 0) -> dict[str, Any]:
+def prompt_row(sample: Sample, *, shots: int = 0, form: bool = False) -> dict[str, Any]:
     """Prompt and images of a sample, with up to `shots` references; TRL wants placeholders in the one and the images in the other."""
-    messages = prompts.messages(sample, shots=min(shots, len(sample.references)))
+    messages = prompts.messages(sample, shots=min(shots, len(sample.references)), form=form)
     images = [part["image"] for message in messages for part in _parts(message) if part["type"] == "image"]
     return {"prompt": [{**message, "content": [_placeholder(part) for part in _parts(message)]} for message in messages], "images": images}
 

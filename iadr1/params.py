@@ -30,7 +30,10 @@ class Section(BaseModel):
 
 
 class Experiment(Section):
-    """Where the results of this run go, so that experiments never overwrite one another."""
+    """Where the results of this run go, so that experiments never overwrite one another.
+
+    `prepared` and `pa_sft` are where a run finds what another one has made for it; None: below its own `data` and `models`.
+    """
 
     name: str
     params: str
@@ -39,6 +42,8 @@ class Experiment(Section):
     models: str
     reports: str
     checkpoints: str
+    prepared: str | None = None
+    pa_sft: str | None = None
 
 
 class Source(Section):
@@ -71,7 +76,8 @@ class Prepare(Section):
     """Which samples train, how many, and in which variant of the paper's tables (docs/data.md).
 
     `pa_sft_share` keeps that share of the PA-SFT rows; with `answers_only` they teach the answer alone; `shots` is how many normal reference
-    images a training prompt shows before the query. `teacher` is the model that writes the chains, None for the offline teacher; `reviews` the
+    images a training prompt shows before the query; `anomalous_share` is that of every part, `sc_grpo_anomalous_share` that of SC-GRPO's prompts.
+    `teacher` is the model that writes the chains, None for the offline teacher; `reviews` the
     folder of what people decided about them, None where nobody did; `reject` names the gates on chains whose findings cost a row, the others are only told.
     """
 
@@ -80,6 +86,7 @@ class Prepare(Section):
     sc_grpo_rows: int
     validation_rows: int
     anomalous_share: float = Field(ge=0, le=1)
+    sc_grpo_anomalous_share: float | None = Field(default=None, ge=0, le=1)
     pa_sft_share: float = Field(gt=0, le=1)
     chains: Literal["expert_ad", "answers_only"]
     types: Literal["fine", "coarse"]
@@ -89,6 +96,17 @@ class Prepare(Section):
     reviews: str | None
     reject: list[str]
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each part is to have."""
+        return {"pa_sft": self.pa_sft_rows, "sc_grpo": self.sc_grpo_rows, "validation": self.validation_rows}
+
+    @property
+    def anomalous_shares(self) -> dict[str, float]:
+        """The share of defective rows in each part."""
+        special = {} if self.sc_grpo_anomalous_share is None else {"sc_grpo": self.sc_grpo_anomalous_share}
+        return dict.fromkeys(self.rows, self.anomalous_share) | special
+
 
 class Validate(Section):
     """What the training data must be like."""
@@ -97,11 +115,18 @@ class Validate(Section):
     minimum_minority_share: float
 
 
+class Launch(Section):
+    """How many processes of this machine share a training, one for each GPU; torchrun's own number counts where that has started the stage."""
+
+    processes: int = Field(default=1, ge=1)
+
+
 class Trainer(BaseModel):
     """A section whose further keys go untouched to the trainer's own dataclass.
 
-    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training), `global_batch_size` the rows of a step on all
-    devices together, `limits` what replaces a limit of a healthy training.
+    `freeze` names parts that stay as they are, `lora` PEFT's keys (none: full training; `quantized` holds the weights in 4 bits),
+    `global_batch_size` the rows of a step on all devices together, `limits` what replaces a limit of a healthy training, `launch` on how
+    many processes it runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -110,6 +135,7 @@ class Trainer(BaseModel):
     lora: dict[str, Any] = {}
     global_batch_size: int | None = None
     limits: dict[str, float] = {}
+    launch: Launch = Launch()
 
     @property
     def trainer(self) -> dict[str, Any]:
@@ -125,13 +151,19 @@ class PaSft(Trainer):
 
 
 class ScGrpo(Trainer):
-    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it."""
+    """SC-GRPO: which rewards count, and how much; the recipe of the trainer, with what replaces a part of it; which model it starts from.
+
+    A policy that starts from the base model was never shown the form of an answer: it is asked for it in words (the paper's Table 9).
+    Every `table_steps` steps MLflow gets a table of completions.
+    """
 
     preset: str
     rewards: dict[str, float]
     recipe: str = "paper"
     balanced: bool | None = None
     resamples: int | None = None
+    start: Literal["pa_sft", "base"] = "pa_sft"
+    table_steps: int = Field(default=20, ge=1)
 
 
 class Evaluate(Section):
@@ -202,12 +234,14 @@ def parse(tree: Mapping[str, Any], *, source: str) -> Params:
 
 def _contradictions(params: Params) -> Iterator[str]:
     """Keys that cannot both be meant."""
-    minority = round(min(params.prepare.anomalous_share, 1 - params.prepare.anomalous_share), 9)  # 1 - 0.8 is a little less than 0.2
-    if minority < params.validate.minimum_minority_share:
-        yield (
-            f"prepare.anomalous_share {params.prepare.anomalous_share} leaves one class fewer rows than "
-            f"validate.minimum_minority_share {params.validate.minimum_minority_share} allows. Change one of them."
-        )
+    for name in ("anomalous_share", "sc_grpo_anomalous_share"):
+        share = getattr(params.prepare, name)
+        # 1 - 0.8 is a little less than 0.2
+        if share is not None and round(min(share, 1 - share), 9) < params.validate.minimum_minority_share:
+            yield (
+                f"prepare.{name} {share} leaves one class fewer rows than "
+                f"validate.minimum_minority_share {params.validate.minimum_minority_share} allows. Change one of them."
+            )
     if params.sc_grpo.preset == "released" and params.prepare.grid != 3:
         yield (
             f"sc_grpo.preset released knows places on a 3 x 3 grid only, but prepare.grid is {params.prepare.grid}. "

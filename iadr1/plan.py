@@ -1,6 +1,5 @@
 """What a training is going to do, before it is done: parts, batch, steps and an estimate of memory that refuses what cannot fit."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iadr1 import backbones, lora, prompts
+from iadr1 import backbones, lora, prompts, sharding
 from iadr1.errors import ModelError
 from iadr1.images import open_image
 from iadr1.memory import GIB, Load, Stack, memory
@@ -115,11 +114,13 @@ def _load(config: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: A
     total, trained = (sum(part[name] for part in parts.values()) for name in ("parameters", "trained"))
     text, vision = config.get_text_config(), config.vision_config
     half = str((args.model_init_kwargs or {}).get("dtype", "float32")).removeprefix("torch.") in ("bfloat16", "float16")
+    width = 2 if half else 4
     stacks = [Stack(text.num_hidden_layers, text.hidden_size, tokens)]
     if parts["vision"]["trained"]:
         stacks.append(Stack(_first(vision, "depth", "num_hidden_layers"), _first(vision, "embed_dim", "hidden_size"), patches))
     return Load(
-        total, trained, job.processes, _zero_stage(args.deepspeed), weight=2 if half else 4, element=2 if args.bf16 or half else 4,
+        total, trained, job.processes, sharding.zero_stage(args.deepspeed), element=2 if args.bf16 or half else 4,
+        weight=lora.quantized_bytes(text, total, width=width) / total if lora.QUANTIZED in job.lora else width,
         rows=args.per_device_train_batch_size, stacks=tuple(stacks), checkpointing=args.gradient_checkpointing,
         has_reference=bool(getattr(args, "beta", 0.0)) and not job.lora,
         rollout=args.per_device_train_batch_size * args.gradient_accumulation_steps if hasattr(args, "num_generations") else 0,
@@ -134,14 +135,6 @@ def _first(config: Any, *names: str) -> int:
 def _cache_width(text: Any) -> int:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return int(2 * heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads))
-
-
-def _zero_stage(config: Any) -> int:
-    """The stage of ZeRO that a DeepSpeed configuration (a file or its content) states, 0 without one."""
-    if not config:
-        return 0
-    content = config if isinstance(config, Mapping) else json.loads(Path(config).read_text(encoding="utf-8"))
-    return int(content.get("zero_optimization", {}).get("stage", 0))
 
 
 def available(job: Job) -> float:

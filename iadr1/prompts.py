@@ -8,6 +8,15 @@ from iadr1.verdict import Verdict
 
 question = "Are there any defects in the query image?"
 yes_or_no = " Please answer by yes or no."
+# The paper's Table 8, for a policy that was never shown the form of an answer.
+answer_form = (
+    "You are an expert in detecting anomalies in image. Your task is to detect if there are any anomalies in the query image. "
+    "If you find anomalies in the query image, structure your response with the following format: "
+    "<think>[Your process of observation and reasoning is here]</think><location>[The location of the anomaly in the image]</location>"
+    "<type>[The type of the anomaly]</type><answer>[Your final answer is here (yes or no)]</answer> "
+    "If no anomalies are detected in the query image, structure your response with the following format: "
+    "<think>[Your process of observation and reasoning is here]</think><answer>[Your final answer is here (yes or no)]</answer>\n"
+)
 
 # Stands where an anomalous sample has no annotation: the form of the answer stays whole, and the block is not scored.
 UNSPECIFIED = "unspecified"
@@ -15,13 +24,16 @@ UNSPECIFIED = "unspecified"
 Message = dict[str, Any]
 
 
-def messages(sample: Sample, *, shots: int = 0, base: bool = False) -> list[Message]:
-    """The chat that asks about a sample, with its first `shots` references before the query; a base model is asked for yes or no."""
+def messages(sample: Sample, *, shots: int = 0, base: bool = False, form: bool = False) -> list[Message]:
+    """The chat that asks about a sample, with its first `shots` references before the query.
+
+    A base model is asked for yes or no; a policy that starts from one is told the `form` of an answer.
+    """
     if len(sample.references) < shots:
         raise DatasetError(
             f"{sample.id}: {shots}-shot needs {shots} reference images; found {len(sample.references)}. Use fewer shots or add references."
         )
-    content = [_image(sample.images[-1]), _text(question + (yes_or_no if base else ""))]
+    content = [_image(sample.images[-1]), _text((answer_form if form else "") + question + (yes_or_no if base else ""))]
     return [{"role": "user", "content": _reference_parts(sample.references[:shots]) + content}]
 
 

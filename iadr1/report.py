@@ -26,7 +26,10 @@ CONFIDENCE = 95.0
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one model said about one sample, word for word, with the annotation it is judged by."""
+    """What one model said about one sample, word for word, with the annotation it is judged by.
+
+    `p_yes`, `finish` and `seconds` are those of the engine's answer, None where it does not tell; what is None of them is not written.
+    """
 
     sample_id: str
     dataset: str
@@ -41,6 +44,9 @@ class Prediction:
     type: str | None = None
     reader: Literal["tags", "free"] = "tags"
     seed: int = 0
+    p_yes: float | None = None
+    finish: str | None = None
+    seconds: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -63,13 +69,17 @@ class Prediction:
             name = wrong[0] if wrong else "reader"
             expected = "tags or free" if name == "reader" else " or ".join(_NAMES[kind] for kind in _TYPES[name])
             raise ReportError(f"{source}: {name} is {expected}; found {str(row[name])[:40]!r}.")
+        if not 0 <= (row.get("p_yes") or 0) <= 1:
+            raise ReportError(f"{source}: p_yes is a probability, 0 to 1; found {row['p_yes']!r}.")
         return cls(**row)
 
     def to_json(self) -> str:
         """One JSON line, fields in the order of this class."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        row = asdict(self)
+        return json.dumps({name: value for name, value in row.items() if value is not None or name not in _UNTOLD}, ensure_ascii=False)
 
 
+_UNTOLD = ("p_yes", "finish", "seconds")
 _KNOWN = {item.name for item in fields(Prediction)}
 _REQUIRED = {"sample_id", "dataset", "category", "model", "anomalous", "text"}
 _NAMES: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
@@ -77,8 +87,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("sample_id", "dataset", "category", "model", "text", "reader"), (str,)),
     **dict.fromkeys(("anomalous", "truncated"), (bool,)),
     **dict.fromkeys(("tokens", "seed"), (int,)),
-    **dict.fromkeys(("location", "type"), (str, type(None))),
-    "visibility": (float, int, type(None)),
+    **dict.fromkeys(("location", "type", "finish"), (str, type(None))),
+    **dict.fromkeys(("visibility", "p_yes", "seconds"), (float, int, type(None))),
 }
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 from types import TracebackType
 from typing import Any
 
-from iadr1 import backbones, training
+from iadr1 import backbones, rollouts, training
 from iadr1.errors import DatasetError, ModelError
 from iadr1.image_counts import count_images
 from iadr1.images import open_image, require_readable
@@ -38,6 +39,7 @@ COLUMNS = (
     "completion_length",
     "clipped_ratio",
     "frac_reward_zero_std",
+    "unreadable",
     "grad_norm",
     "learning_rate",
 )
@@ -54,10 +56,11 @@ def train(
     grid: int,
     recipe: Recipe = RECIPES["paper"],
     shots: int = 0,
+    form: bool = False,
 ) -> Outcome:
     """Tune `job.model` on its own completions for the samples and save the result; resumes where a killed run has left a checkpoint.
 
-    A prompt shows up to `shots` references before the query.
+    A prompt shows up to `shots` references before the query, and states the form of the answer with `form`.
     The rewards of the validation samples are measured before and after: a step's own reward says as much about its few prompts as about the model.
     """
     functions, weights = trl_rewards(preset, rewards, grid)
@@ -65,11 +68,15 @@ def train(
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     naming = [NamingReward(function, logs_samples=not at) for at, function in enumerate(functions)]
     ordered = balanced_order(samples, job.seed) if recipe.balanced else samples
-    train_rows, validation_rows = (rows(part, shots=shots) if part else None for part in (ordered, validation))
+    train_rows, validation_rows = (rows(part, shots=shots, form=form) if part else None for part in (ordered, validation))
+    images = _most_images([*samples, *validation], shots)
 
     def build(job: Job) -> Any:
         config = _config(job, recipe, weights, is_validated=bool(validation))
-        return _trainer(resampling_trainer(recipe.resamples), config, job, processor, train_rows, validation_rows, naming)
+        rollouts.require_possible(job, config, images=images)
+        with rollouts.like_the_learner(config, processor, images=images):
+            trainer = _trainer(resampling_trainer(recipe.resamples), config, job, processor, train_rows, validation_rows, naming)
+        return rollouts.adapt(trainer)
 
     trainer = training.fit(build, job)
     if validation and not training.is_validated(trainer.state):
@@ -80,6 +87,7 @@ def train(
 def planned(job: Job, samples: Sequence[Sample], *, recipe: Recipe, shots: int = 0) -> Plan:
     """What `train` will do."""
     config = _config(job, recipe, (), is_validated=False)
+    rollouts.require_possible(job, config, images=_most_images(samples, shots))
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     # A rollout serves num_iterations updates for each of its parts.
     parts = config.steps_per_generation / config.gradient_accumulation_steps
@@ -88,6 +96,10 @@ def planned(job: Job, samples: Sequence[Sample], *, recipe: Recipe, shots: int =
         "sc_grpo", job, config, samples, processor=processor, settings=SETTINGS, completion=config.max_completion_length,
         steps_an_epoch=steps, shots=shots,
     )  # fmt: skip
+
+
+def _most_images(samples: Sequence[Sample], shots: int) -> int:
+    return max(1 + min(shots, len(sample.references)) for sample in samples)
 
 
 def _config(job: Job, recipe: Recipe, weights: Sequence[float], *, is_validated: bool) -> Any:
@@ -131,11 +143,11 @@ def require_trainable(samples: Sequence[Sample], *, shots: int = 0) -> None:
     require_readable(samples, shots=shots)
 
 
-def rows(samples: Sequence[Sample], *, shots: int = 0) -> Any:
+def rows(samples: Sequence[Sample], *, shots: int = 0, form: bool = False) -> Any:
     """The samples as TRL reads them: prompt, images (decoded when a row is read), and the sample itself for the rewards."""
     from datasets import Dataset
 
-    told = [{**prompt_row(sample, shots=shots), "sample": sample.to_json()} for sample in samples]
+    told = [{**prompt_row(sample, shots=shots, form=form), "sample": sample.to_json()} for sample in samples]
     return Dataset.from_list(told).with_transform(_decoded)
 
 
@@ -178,7 +190,19 @@ class NamingReward:
         for prompt, completion, row, name in zip(prompts, completions, sample, ids, strict=True):
             with _Naming(self.__name__, name):
                 values += [_finite(value) for value in self.reward([prompt], [completion], [row])]
+        _log_by_label(others["log_metric"], self.__name__, values, sample)
         return values
+
+
+def _log_by_label(log_metric: Any, reward: str, values: Sequence[float | None], sample: Sequence[str]) -> None:
+    """Mean and deviation of a reward on normal and on anomalous images; TRL logs those of all."""
+    truth = [json.loads(row)["anomalous"] for row in sample]
+    for label, flag in (("normal", False), ("anomalous", True)):
+        earned = [value for value, anomalous in zip(values, truth, strict=True) if anomalous is flag and value is not None]
+        for value in earned:
+            log_metric(f"rewards/{reward}/{label}/mean", value)
+        if len(earned) > 1:
+            log_metric(f"rewards/{reward}/{label}/std", stdev(earned))
 
 
 def _log_answers(log_metric: Any, completions: Sequence[Any], sample: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ Kind = str  # "normal", or defective: "annotated" with location and type, else "
 
 
 def divided(
-    samples: Iterable[Sample], *, rows: Mapping[str, int], annotated_only: frozenset[str], anomalous_share: float, seed: int
+    samples: Iterable[Sample], *, rows: Mapping[str, int], annotated_only: frozenset[str], anomalous_share: Mapping[str, float], seed: int
 ) -> dict[str, list[Sample]]:
-    """Up to rows[part] samples for each part; one in `annotated_only` takes only defects that have a mask and a type.
+    """Up to rows[part] samples for each part, anomalous_share[part] of them defective; one in `annotated_only` takes only defects that have a mask and a type.
 
     Each category is divided on its own, whole physical samples at a time, in proportion to `rows`. A part then draws its defects evenly
     from the categories, and normal images from the same categories in the same proportion: a category says nothing about the label.
@@ -24,7 +24,7 @@ def divided(
     return {
         part: _drawn(
             [sample for sample in pool if part not in annotated_only or _kind(sample) != "bare"],
-            rows=rows[part], anomalous_share=anomalous_share, seed=seed,
+            rows=rows[part], anomalous_share=anomalous_share[part], seed=seed,
         )
         for part, pool in pools.items()
     }  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from iadr1 import backbones, guards, lora
+from iadr1 import acceleration, backbones, guards, lora, sharding
 from iadr1.errors import ModelError, ParamsError, Stopped
 from iadr1.guards import Limits
 
@@ -44,11 +44,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a training has logged, step by step, and how many parameters of each part it trained."""
+    """What a training has logged, step by step, how many parameters of each part it trained, and with which attention."""
 
     history: Sequence[Mapping[str, Any]]
     steps: int
     parts: Mapping[str, Mapping[str, int]]
+    attention: str
 
 
 def settings(kind: Any, job: Job, *, section: str, **defaults: Any) -> Any:
@@ -57,13 +58,21 @@ def settings(kind: Any, job: Job, *, section: str, **defaults: Any) -> Any:
 
     if taken := sorted(job.keys.keys() & set(OURS)):
         raise ParamsError(f"params.yaml: {section}.{taken[0]} is decided by the stage. Remove it.")
+    acceleration.require(job.keys, job.lora, job.model, section=section)
     gpu = torch.cuda.is_available()
     fitting = {"bf16": gpu, "gradient_checkpointing": gpu, "dataloader_pin_memory": gpu, "save_total_limit": 2}
+    if job.processes > 1 and not gpu:
+        # Without this every process would train for itself alone.
+        fitting["use_cpu"] = True
+    keys = fitting | defaults | dict(job.keys) | batch_keys(job, section=section)
+    keys["model_init_kwargs"] = acceleration.model_options(keys)
     given = {"output_dir": str(job.checkpoints), "seed": job.seed, "report_to": list(job.report_to) or "none"}
     try:
-        return kind(**(fitting | defaults | dict(job.keys) | batch_keys(job, section=section) | given))
+        args = kind(**(keys | given))
     except (TypeError, ValueError) as error:
         raise ParamsError(f"params.yaml: {section}: {kind.__name__} refuses these keys: {error}") from error
+    sharding.join(args)
+    return args
 
 
 def batch_keys(job: Job, *, section: str) -> dict[str, int]:
@@ -95,10 +104,10 @@ def split_batch(global_batch: int, *, processes: int, most: int) -> tuple[int, i
 def trainer_of(kind: Any, job: Job, *, section: str, **options: Any) -> Any:
     """TRL's trainer of the job's model, all of it or with adapters, its frozen parts frozen and its images packed."""
     adapters = lora.peft_config(job.lora, job.model, freeze=job.freeze, section=section)
-    trainer = kind(str(job.model), peft_config=adapters, **options)
+    trainer = kind(str(job.model), peft_config=adapters, quantization_config=lora.quantization(job.lora), **options)
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
-            backbones.pack_images(model)
+            backbones.pack_images(trainer.accelerator.unwrap_model(model))
     if adapters is None:
         backbones.freeze(trainer.model, job.freeze)
     return trainer
@@ -249,9 +258,12 @@ def outcome(trainer: Any, processor: Any, job: Job) -> Outcome:
     """What the training has logged, after its model is saved to where it goes, with its adapters merged into the weights."""
     model = trainer.model
     parts = backbones.part_sizes(model)
+    attention, state = model.config._attn_implementation, sharding.whole_state(trainer)
     if trainer.accelerator.is_main_process:
-        backbones.save(model.merge_and_unload() if job.lora else model, processor, job.into)
-    return Outcome(trainer.state.log_history, trainer.state.global_step, parts)
+        if job.lora:
+            model, state = lora.merged(model, job.model, job.lora, state), None
+        backbones.save(model, processor, job.into, state=state)
+    return Outcome(trainer.state.log_history, trainer.state.global_step, parts, attention)
 
 
 def is_validated(state: Any) -> bool:

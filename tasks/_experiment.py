@@ -20,20 +20,26 @@ from iadr1.params import parse, read, suggestion
 
 FOLDER = Path("experiments")
 # Folders of the root experiment that an experiment of the same name would write into.
-TAKEN = frozenset({"root", "raw", "prepared", "predictions", "evaluate", "data_docs", "pa_sft", "sc_grpo", "expert_ad"})
+TAKEN = frozenset({"root", "rows", "tables", "raw", "prepared", "predictions", "evaluate", "data_docs", "pa_sft", "sc_grpo", "expert_ad"})
 
 
 def compose(name: str, data: str | None) -> Path:
     """Write the experiment's parameters and graph; the path of its dvc.yaml."""
-    source = _source(name)
+    source = source_of(name)
     tree = overlaid(read(Path("params.yaml")), read(source), source=str(source))
     tree["fetch"]["path"] = _images(tree["fetch"], name, data)
-    tree["experiment"] = _folders(name, stays=tree["fetch"]["source"] == "folder")
-    parse(tree, source=str(source))
+    tree["experiment"] = folders(name, stays=tree["fetch"]["source"] == "folder")
+    return write(tree, read(Path("dvc.yaml")), origin=str(source))
+
+
+def write(tree: Mapping[str, Any], root: Mapping[str, Any], *, origin: str) -> Path:
+    """Write the parameters of an experiment and the stages of `root` as its own; the path of its dvc.yaml. `origin` names it in errors."""
+    parse(tree, source=origin)
+    name = tree["experiment"]["name"]
     here = FOLDER / name
-    here.mkdir(exist_ok=True)
-    _write(here / "params.yaml", tree, f"{source} over params.yaml")
-    _write(here / "dvc.yaml", graph(read(Path("dvc.yaml")), reads=_files_read(tree)), "dvc.yaml")
+    here.mkdir(parents=True, exist_ok=True)
+    _write(here / "params.yaml", tree, f"{origin} over params.yaml")
+    _write(here / "dvc.yaml", graph(root, reads=_files_read(tree), above="/".join([".."] * len(here.parts))), "dvc.yaml")
     return here / "dvc.yaml"
 
 
@@ -56,20 +62,22 @@ def _files_read(tree: Mapping[str, Any]) -> dict[str, list[str]]:
     return {"fetch": images, "prepare": ["${prepare.reviews}"] * bool(reviews)}
 
 
-def graph(root: Mapping[str, Any], *, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The root's stages and plots, for a dvc.yaml two folders below the project's root."""
-    stages = {name: {"wdir": "../..", **stage} for name, stage in root["stages"].items()}
+def graph(root: Mapping[str, Any], *, reads: Mapping[str, Sequence[str]], above: str) -> dict[str, Any]:
+    """The root's stages and plots, for a dvc.yaml below the project's root, which it finds at `above`."""
+    stages = {name: {"wdir": above, **stage} for name, stage in root["stages"].items()}
     for name, files in reads.items():
-        stages[name]["deps"] = [*stages[name].get("deps", ()), *files]
-    return {**root, "stages": stages, "plots": [_plot_from_below(plot) for plot in root.get("plots", ())]}
+        if name in stages:
+            stages[name]["deps"] = [*stages[name].get("deps", ()), *files]
+    return {**root, "stages": stages, "plots": [_plot_from_below(plot, above) for plot in root.get("plots", ())]}
 
 
-def _plot_from_below(plot: Mapping[str, Any]) -> dict[str, Any]:
+def _plot_from_below(plot: Mapping[str, Any], above: str) -> dict[str, Any]:
     """A plot's files are named from the folder of its dvc.yaml; `wdir` is for stages only."""
-    return {title: {**told, "y": {f"../../{file}": columns for file, columns in told["y"].items()}} for title, told in plot.items()}
+    return {title: {**told, "y": {f"{above}/{file}": columns for file, columns in told["y"].items()}} for title, told in plot.items()}
 
 
-def _source(name: str) -> Path:
+def source_of(name: str) -> Path:
+    """The file of changed keys of an experiment; raises ParamsError where there is none, or where the name cannot be one."""
     source = FOLDER / f"{name}.yaml"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in TAKEN:
         raise ParamsError(f"'{name}' cannot be the name of an experiment: use a-z, 0-9, - and _, and none of {', '.join(sorted(TAKEN))}.")
@@ -95,7 +103,8 @@ def _images(fetch: Mapping[str, Any], name: str, data: str | None) -> str | None
     return str(Path(folder))
 
 
-def _folders(name: str, *, stays: bool) -> dict[str, str]:
+def folders(name: str, *, stays: bool) -> dict[str, str]:
+    """The folders of an experiment; `stays`: its images remain where the user has them."""
     return {
         "name": name,
         "params": str(FOLDER / name / "params.yaml"),

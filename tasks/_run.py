@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import shutil
 import signal
 import sys
@@ -27,18 +28,16 @@ class Workspace:
     models: Path
     reports: Path
     checkpoints: Path
+    prepared: Path  # the folder of sample files that `prepare` writes
+    pa_sft: Path  # the model that SC-GRPO starts from
 
     @classmethod
     def of(cls, params: Params, params_file: Path) -> "Workspace":
         """The folders that the parameters name."""
         home = params.experiment
-        folders = (Path(folder) for folder in (home.data, home.models, home.reports, home.checkpoints))
+        shared = (home.prepared or f"{home.data}/prepared", home.pa_sft or f"{home.models}/pa_sft")
+        folders = (Path(folder) for folder in (home.data, home.models, home.reports, home.checkpoints, *shared))
         return cls(home.name, params_file, _raw(params), *folders)
-
-    @property
-    def prepared(self) -> Path:
-        """The folder of sample files that `prepare` writes."""
-        return self.data / "prepared"
 
     @property
     def predictions(self) -> Path:
@@ -68,7 +67,8 @@ def run_stage(
         params = load(params_file)
         main(params, Workspace.of(params, params_file), **given)
     except Stopped as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"{name}: {error}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except Iadr1Error as error:
         sys.exit(f"{name}: {error}")
@@ -76,6 +76,11 @@ def run_stage(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"{name}: {disk_full(error)}")
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that records, writes and speaks; torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def disk_full(error: OSError) -> str:

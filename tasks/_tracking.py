@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import warnings
@@ -61,13 +62,18 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(work: Workspace, stage: str, params: Params) -> Iterator[StageRun]:
-    """A child run for this stage below the run of its release; an error inside marks it as failed."""
+def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = False) -> Iterator[StageRun]:
+    """A child run for this stage below the run of its release; an error inside marks it as failed.
+
+    A `watched` one also holds what the machine's processor, memory, disks, network and GPUs do, every ten seconds.
+    """
     mlflow = _mlflow()
     _choose_experiment(experiment_name(work))
     lineage = lineage_of(work)
     release = _release_run(work, lineage)
-    with mlflow.start_run(run_name=stage, tags={PARENT: release, "stage": stage, **lineage}) as active:
+    tags = {PARENT: release, "stage": stage, **lineage}
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
         mlflow.log_dict(data_fingerprints(work), "data_fingerprints.json")
@@ -160,17 +166,18 @@ def _log_inspector(candidate: Candidate) -> Any:
 
 
 def _signature() -> Any:
+    """Images as base64 in, the objects of iadr1/schemas/inspection.json out."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    answers = {
-        "answer": DataType.string,
-        "location": DataType.string,
-        "type": DataType.string,
-        "reasoning": DataType.string,
-        "text": DataType.string,
-    }
-    return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema([ColSpec(kind, name) for name, kind in answers.items()]))
+    text, number = DataType.string, DataType.double
+    given = [ColSpec(text, "image"), ColSpec(text, "reference", required=False)]
+    answers: dict[str, Any] = {
+        "image": text, "answer": text, "p_yes": number, "location": text, "cells": Array(Array(DataType.long)), "grid": DataType.long,
+        "type": text, "reasoning": text, "status": text, "text": text, "seconds": number, "error": text,
+    }  # fmt: skip
+    told = Schema([ColSpec(kind, name, required=name in ("image", "cells", "grid", "text")) for name, kind in answers.items()])
+    return ModelSignature(Schema(given), told, ParamSchema([ParamSpec("grid", DataType.long, 3)]))
 
 
 def experiment_name(work: Workspace) -> str:

@@ -18,7 +18,8 @@ from iadr1.guards import Limits
 from iadr1.params import Params, suggestion
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
-from tasks._run import Workspace, fresh_directory, fresh_file
+from tasks._launch import become_launcher, end_with_launcher, is_launched, processes, require_devices
+from tasks._run import Workspace, fresh_directory, fresh_file, is_main_process
 from tasks._tracking import StageRun, stage_run
 
 if TYPE_CHECKING:
@@ -31,18 +32,21 @@ SHOWN = ("loss", "reward", "kl", "eval_loss")
 
 
 def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: Path, samples: Sequence[Sample]) -> Job:
-    """What the parameters and the environment (WORLD_SIZE of torchrun, IADR1_HANG_SECONDS) say about a training.
+    """What the parameters and the environment (the launcher's number of processes, IADR1_HANG_SECONDS) say about a training.
 
     `settings` are what it depends on besides its own section, and so part of its checkpoints' name.
     """
     told, max_pixels = getattr(params, stage), params.pa_sft.max_pixels
     backbone_of(model)
-    # A limit decides when to stop, not what is trained: with another one the training goes on.
-    own = told.model_dump(exclude={"limits"})
-    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed)
+    # These decide when to stop and what is shown, not what is trained: with others the training goes on. So it does on another number of
+    # processes, but not from the pieces of a checkpoint of DeepSpeed.
+    count = processes(told.launch)
+    own = told.model_dump(exclude={"limits", "launch", "table_steps"})
+    pieces = [count] if "deepspeed" in own else []
+    checkpoints = work.checkpoints / stage / fingerprint(model, samples, own, max_pixels, *settings, params.seed, *pieces)
     return Job(
         told.trainer, model, max_pixels, told.freeze, params.seed, checkpoints, work.models / stage,
-        global_batch_size=told.global_batch_size, processes=int(os.environ.get("WORLD_SIZE", "1")), lora=told.lora,
+        global_batch_size=told.global_batch_size, processes=count, lora=told.lora,
         limits=limits(stage, told.limits), hang_after=float(os.environ.get("IADR1_HANG_SECONDS", HANG_SECONDS)),
     )  # fmt: skip
 
@@ -69,9 +73,13 @@ def training_job(work: Workspace, stage: str, job: Job) -> Iterator[Job]:
     shutil.rmtree(job.checkpoints.parent)
 
 
-def is_main_process() -> bool:
-    """Whether this process is the one that records and writes; torchrun numbers them."""
-    return os.environ.get("RANK", "0") == "0"
+def share(work: Workspace, params: Params, stage: str, job: Job) -> None:
+    """Go on as the launcher of the stage's processes where there are to be several, or DeepSpeed wants one; return where the stage trains itself."""
+    launch = getattr(params, stage).launch
+    require_devices(launch, stage=stage)
+    if not is_launched() and (job.processes > 1 or "deepspeed" in job.keys):
+        become_launcher(stage, work.params_file, count=job.processes)
+    end_with_launcher()
 
 
 def limits(stage: str, changes: Mapping[str, float]) -> Limits:
@@ -85,7 +93,7 @@ def limits(stage: str, changes: Mapping[str, float]) -> Limits:
 
 def stage_recording(work: Workspace, params: Params, stage: str) -> AbstractContextManager[StageRun | None]:
     """The stage's MLflow run; None for a process that only trains."""
-    return stage_run(work, stage, params) if is_main_process() else nullcontext()
+    return stage_run(work, stage, params, watched=True) if is_main_process() else nullcontext()
 
 
 def fingerprint(model: Path, samples: Sequence[Sample], *settings: Any) -> str:
@@ -117,7 +125,12 @@ def _progress() -> Any:
 
 def quiet_libraries() -> None:
     """No bars for reading and writing weights, which hide the one that counts, and no advice to developers."""
+    import torch
     from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        # accelerate imports DeepSpeed wherever it is installed, and DeepSpeed warns that it has found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -138,6 +151,7 @@ def write_metrics(path: Path, outcome: Outcome, metrics: Mapping[str, Any]) -> N
         beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def flat_parts(outcome: Outcome) -> dict[str, int]:
-    """Parameter counts as MLflow parameters."""
-    return {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
+def told_by(outcome: Outcome, job: Job) -> dict[str, Any]:
+    """Parameter counts, attention and processes as MLflow parameters."""
+    sizes = {f"{part}.{name}": count for part, counts in outcome.parts.items() for name, count in counts.items()}
+    return {**sizes, "attention": outcome.attention, "processes": job.processes}

@@ -38,6 +38,7 @@ class Candidate:
     name: str
     folder: Path
     base: bool
+    form: bool = False  # asked for the form of the answer in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,16 @@ class Exam:
     def parts(self, candidate: Candidate) -> Path:
         """Where a candidate's finished parts lie: named by everything that its answers depend on."""
         told = self.params.evaluate
-        asked = (told.engine, told.batch_size, told.max_new_tokens, self.params.pa_sft.max_pixels, self.shots, candidate.base, PART)
+        asked = (
+            told.engine,
+            told.batch_size,
+            told.max_new_tokens,
+            self.params.pa_sft.max_pixels,
+            self.shots,
+            candidate.base,
+            candidate.form,
+            PART,
+        )
         made_from = fingerprint(candidate.folder, self.samples, *asked, self.params.seed)
         return self.work.checkpoints / STAGE / f"{candidate.name}-{made_from}"
 
@@ -86,11 +96,11 @@ def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> li
 
 
 def _candidate(name: str, params: Params, work: Workspace) -> Candidate:
-    folders = {"base": Path(params.pa_sft.backbone), "pa_sft": work.models / "pa_sft", "sc_grpo": work.models / "sc_grpo"}
+    folders = {"base": Path(params.pa_sft.backbone), "pa_sft": work.pa_sft, "sc_grpo": work.models / "sc_grpo"}
     if name not in folders:
         raise ParamsError(f"evaluate.models: {name} is no model of this chain; {suggestion(name, folders)}")
     backbone_of(folders[name])
-    return Candidate(name, folders[name], base=name == "base")
+    return Candidate(name, folders[name], base=name == "base", form=name == "sc_grpo" and params.sc_grpo.start == "base")
 
 
 def _say_fewer_references(run: StageRun, exam: Exam) -> None:
@@ -119,7 +129,7 @@ def _predictions(candidate: Candidate, exam: Exam, run: StageRun) -> list[Predic
 
 
 def _chat(sample: Sample, candidate: Candidate, shots: int) -> Chat:
-    return prompts.messages(sample, shots=min(shots, len(sample.references)), base=candidate.base)
+    return prompts.messages(sample, shots=min(shots, len(sample.references)), base=candidate.base, form=candidate.form)
 
 
 class _Lazily:
@@ -145,7 +155,7 @@ def _judged(candidate: Candidate, samples: Sequence[Sample], answers: Sequence[G
     return [
         Prediction(
             sample.id, sample.dataset, sample.category, candidate.name, sample.anomalous, answer.text, answer.truncated, answer.tokens,
-            sample.visibility, sample.location, sample.type, "free" if candidate.base else "tags", seed,
+            sample.visibility, sample.location, sample.type, "free" if candidate.base or candidate.form else "tags", seed,
         )
         for sample, answer in zip(samples, answers, strict=True)
     ]  # fmt: skip

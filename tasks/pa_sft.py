@@ -4,6 +4,7 @@ Reads `prepared/pa_sft.jsonl` and `prepared/validation.jsonl`; writes `models/pa
 A killed run resumes from its last whole checkpoint.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,20 @@ from iadr1 import training
 from iadr1.params import Params
 from iadr1.samples import read_samples
 from iadr1.training import Outcome
+from tasks._recording import records_speed
 from tasks._run import Workspace, run_stage
-from tasks._training import DRY_RUN, flat_parts, goes_on, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)
 
 STAGE = "pa_sft"
 
@@ -29,13 +42,15 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
     if not goes_on(plan, dry_run=dry_run):
         return
+    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
+        job = replace(job, callbacks=[*job.callbacks, records_speed(run)]) if run else job
         outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)
         if run is None:
             return
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
         write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
-        run.log_params(flat_parts(outcome))
+        run.log_params(told_by(outcome, job))
         run.log_metrics(_metrics(outcome, rows=len(samples)))
         run.log_file(work.reports / "pa_sft.csv")
 

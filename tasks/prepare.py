@@ -44,7 +44,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     train = training_samples(params.prepare.train, work.raw)
     tests, normal = _test_samples(params, work)
     parts = divided(
-        train, rows=_rows_asked(params), annotated_only=CHAINED, anomalous_share=params.prepare.anomalous_share, seed=params.seed
+        train, rows=params.prepare.rows, annotated_only=CHAINED, anomalous_share=params.prepare.anomalous_shares, seed=params.seed
     )
     seen = _visibilities(work.raw)
     chosen = [_with_visibility(sample, work.raw, seen) for samples in (*parts.values(), *tests.values()) for sample in samples]
@@ -59,7 +59,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
     teacher, mapper = _teacher(params)
     built = build(
         {part: _kept(samples, known) for part, samples in parts.items()}, regions, teacher=teacher, described=CHAINED,
-        rejecting=frozenset(params.prepare.reject), rows=_rows_asked(params), anomalous_share=params.prepare.anomalous_share,
+        rejecting=frozenset(params.prepare.reject), rows=params.prepare.rows, anomalous_share=params.prepare.anomalous_shares,
         grid=params.prepare.grid, types=params.prepare.types, decide=_decide(params), mapper=mapper,
     )  # fmt: skip
     learned = varied(built.parts, params.prepare)
@@ -74,7 +74,7 @@ def prepared(params: Params, work: Workspace) -> dict[str, float]:
             write_samples(folder / "test" / f"{name}.jsonl", samples)
     _tell_gates(built)
     _tell_reviews(built, params)
-    _tell({**built.parts, **tests}, {**learned, **tests}, asked=_rows_asked(params))
+    _tell({**built.parts, **tests}, {**learned, **tests}, asked=params.prepare.rows)
     _tell_fewer_references(learned, params.prepare.shots)
     return {f"{name}_{kind}": count for name, samples in {**learned, **tests}.items() for kind, count in _counts(samples).items()}
 
@@ -95,10 +95,6 @@ def _decide(params: Params) -> Decide:
     if not any(folder.glob("*.jsonl")):
         raise DatasetError(f"prepare.reviews: no decisions in {folder}. Make some with `iadr1 expert-ad review`, or set it to null.")
     return decisions_of(folder)
-
-
-def _rows_asked(params: Params) -> dict[str, int]:
-    return {"pa_sft": params.prepare.pa_sft_rows, "sc_grpo": params.prepare.sc_grpo_rows, "validation": params.prepare.validation_rows}
 
 
 def _test_samples(params: Params, work: Workspace) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:

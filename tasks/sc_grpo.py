@@ -6,18 +6,31 @@ A killed run resumes from its last whole checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iadr1.params import Params
-from iadr1.recipes import recipe_named
+from iadr1.recipes import Recipe, recipe_named
 from iadr1.samples import Sample, read_samples
+from iadr1.training import Job
+from tasks._recording import log_ends, records_completions, records_speed
 from tasks._run import Workspace, run_stage
 from tasks._tracking import StageRun
-from tasks._training import DRY_RUN, flat_parts, goes_on, job_of, quiet_libraries, stage_recording, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)
 
 STAGE = "sc_grpo"
-TABLE_ROWS = 16
 
 
 def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
@@ -29,23 +42,36 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     samples, validation = read_samples(work.prepared / "sc_grpo.jsonl"), read_samples(work.prepared / "validation.jsonl")
     sc_grpo.require_trainable([*samples, *validation], shots=shots)
     quiet_libraries()
-    job = job_of(work, params, STAGE, grid, shots, model=work.models / "pa_sft", samples=[*samples, *validation])
+    form = told.start == "base"
+    start = Path(params.pa_sft.backbone) if form else work.pa_sft
+    job = job_of(work, params, STAGE, grid, shots, model=start, samples=[*samples, *validation])
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
     if not goes_on(plan, dry_run=dry_run):
         return
+    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
+        job = _recorded(job, run, [*samples, *validation], recipe=recipe, every=told.table_steps)
         outcome = sc_grpo.train(
-            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots
+            job, samples, validation=validation, preset=told.preset, rewards=told.rewards, grid=grid, recipe=recipe, shots=shots, form=form
         )
         if run is None:
             return
         rows = sc_grpo.curve(outcome.history, told.rewards)
         write_curve(work.reports / "sc_grpo.csv", rows)
         write_metrics(work.reports / "sc_grpo.json", outcome, _metrics(rows, outcome.history))
-        run.log_params(flat_parts(outcome))
+        run.log_params(told_by(outcome, job))
         run.log_metrics(_metrics(rows, outcome.history))
         run.log_file(work.reports / "sc_grpo.csv")
-        _log_completions(run, job.checkpoints, [*samples, *validation])
+        log_ends(run, job.checkpoints, [*samples, *validation])
+
+
+def _recorded(job: Job, run: StageRun | None, samples: Sequence[Sample], *, recipe: Recipe, every: int) -> Job:
+    if run is None:
+        return job
+    # The rollout, and the reference where there is one.
+    passes = 1 + bool(job.keys.get("beta", recipe.trainer["beta"]))
+    recording = (records_speed(run, passes=passes), records_completions(run, samples, every=every))
+    return replace(job, callbacks=[*job.callbacks, *recording])
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -74,24 +100,6 @@ def _components(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
     values = [row[name] for row in rows if row[name] is not None]
     return sum(values) / len(values) if values else None
-
-
-def _log_completions(run: StageRun, checkpoints: Path, samples: Sequence[Sample]) -> None:
-    """The completions of the first and the last steps as tables: what was said to which image, and what it earned."""
-    import pandas
-
-    tables = sorted((checkpoints / "completions").glob("*.parquet"))
-    images = {sample.id: sample.images[-1] for sample in samples}
-    for name, chosen in (("first", tables[:1]), ("last", tables[-1:])):
-        for path in chosen:
-            frame = pandas.read_parquet(path).head(TABLE_ROWS)
-            run.log_table(f"completions_{name}", _columns(frame, images))
-
-
-def _columns(frame: Any, images: Mapping[str, str]) -> dict[str, list[Any]]:
-    told = {name: frame[name].tolist() for name in frame.columns if name not in ("prompt", "completion")}
-    said = ["".join(message["content"] for message in completion) for completion in frame["completion"]]
-    return {"image": [images[name] for name in told["sample"]], "completion": said, **told}
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def rows_built(folder: Path, **changes: object) -> Built:
     pairs = [plate(folder, str(number), rows=slice(0, 10), columns=slice(0, 20 + number)) for number in range(6)]
     known = {
         "teacher": OfflineTeacher(), "described": frozenset({"pa_sft"}), "rejecting": frozenset(), "rows": {"pa_sft": 12, "sc_grpo": 0},
-        "anomalous_share": 0.5, "grid": 3,
+        "anomalous_share": {"pa_sft": 0.5, "sc_grpo": 0.5}, "grid": 3,
     }  # fmt: skip
     regions = {pair.query.id: pair.region for pair in pairs if pair.region}
     return build({"pa_sft": [*normal, *(pair.query for pair in pairs)], "sc_grpo": []}, regions, **{**known, **changes})  # type: ignore[arg-type]

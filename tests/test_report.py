@@ -1,5 +1,6 @@
 """Metrics from predictions."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -53,6 +54,15 @@ def test_a_report_round_trips_and_does_not_depend_on_order():
 def test_predictions_round_trip_through_a_file(tmp_path):
     write_predictions(tmp_path / "p.jsonl", small())
     assert read_predictions(tmp_path / "p.jsonl") == small()
+
+
+def test_what_an_engine_tells_of_an_answer_is_kept_and_what_it_does_not_tell_is_not_written():
+    told = replace(small()[0], p_yes=0.25, finish="stop", seconds=1.5)
+    assert Prediction.from_json(told.to_json()) == told
+    assert not {"p_yes", "finish", "seconds"} & json.loads(small()[0].to_json()).keys()
+    for wrong in (1.2, -0.1, float("nan")):
+        with pytest.raises(ReportError, match="p_yes is a probability, 0 to 1"):
+            Prediction.from_json(replace(told, p_yes=wrong).to_json())
 
 
 def test_errors_say_what_to_do(tmp_path):

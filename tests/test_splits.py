@@ -26,7 +26,7 @@ def made(category: str, *, normal: int, defects: int, annotated: bool = True, gr
 
 
 def parts(samples: list[Sample], *, share: float = 0.5, seed: int = 0, **rows: int) -> dict[str, list[Sample]]:
-    return divided(samples, rows=rows, annotated_only=CHAINED, anomalous_share=share, seed=seed)
+    return divided(samples, rows=rows, annotated_only=CHAINED, anomalous_share=dict.fromkeys(rows, share), seed=seed)
 
 
 def labels(samples: list[Sample]) -> Counter[tuple[str, bool]]:
@@ -94,3 +94,10 @@ def test_a_share_keeps_order_classes_and_categories_and_a_smaller_one_is_part_of
         # What single images of other categories do not make up whole, a large category may.
         assert abs(labels(larger)[kind] - count * max(one, other)) < 3
     assert thinned(samples, 1.0) == samples
+
+
+def test_each_part_has_a_share_of_its_own() -> None:
+    samples = made("bolt", normal=300, defects=300)
+    rows = {"pa_sft": 100, "sc_grpo": 50}
+    found = divided(samples, rows=rows, annotated_only=CHAINED, anomalous_share={"pa_sft": 0.5, "sc_grpo": 0.58}, seed=0)
+    assert {part: sum(sample.anomalous for sample in kept) for part, kept in found.items()} == {"pa_sft": 50, "sc_grpo": 29}

@@ -44,7 +44,7 @@ def params(**changes: dict) -> dict:
         },
         "validate": {"minimum_rows": 1, "minimum_minority_share": 0.1},
         "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
-        "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, **TRAINER},
+        "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, "table_steps": 1, **TRAINER},
         "evaluate": {"datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], **EVALUATE},
         "register": {"name": "iad-r1", "floors": {}},
     }
@@ -92,6 +92,7 @@ def outputs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
         told, work = workspace(params())
         pa_sft.main(told, work)
         sc_grpo.main(told, work)
@@ -139,6 +140,38 @@ def test_mlflow_holds_curves_tables_and_rates(outputs: Path) -> None:
     assert {"loss", "eval_loss"} <= found["pa_sft"].data.metrics.keys()
     assert {"rewards/accuracy/mean", "reward", "kl", "reward_end"} <= found["sc_grpo"].data.metrics.keys()
     assert {"base.balanced_accuracy", "sc_grpo.tpr", "base.seconds_per_image"} <= found["evaluate@mvtec-0"].data.metrics.keys()
+
+
+def test_mlflow_holds_rewards_by_label_the_speed_the_health_and_the_machine(outputs: Path) -> None:
+    import mlflow
+
+    found = {
+        run.data.tags["stage"]: run
+        for run in mlflow.search_runs(search_all_experiments=True, output_format="list")
+        if "stage" in run.data.tags
+    }
+    told = found["sc_grpo"].data.metrics
+    # A step has one prompt here, the validation both kinds.
+    both = [f"eval_rewards/{name}/{label}/mean" for name in ("consistency", "accuracy") for label in ("normal", "anomalous")]
+    assert {*both, "eval_rewards/location/anomalous/mean"} <= told.keys() and "eval_rewards/location/normal/mean" not in told
+    assert {f"rewards/accuracy/{label}/{what}" for label in ("normal", "anomalous") for what in ("mean", "std")} & told.keys()
+    assert {"completions/mean_length", "kl", "entropy", "frac_reward_zero_std", "unreadable", "learning_rate"} <= told.keys()
+    for stage in ("pa_sft", "sc_grpo"):
+        metrics = found[stage].data.metrics
+        assert metrics["tokens_per_second"] > 0 and "mfu" not in metrics
+        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= metrics.keys()
+
+
+def test_mlflow_holds_a_table_of_completions_every_so_many_steps(outputs: Path) -> None:
+    import mlflow
+
+    (run,) = (
+        run for run in mlflow.search_runs(search_all_experiments=True, output_format="list") if run.data.tags.get("stage") == "sc_grpo"
+    )
+    tables = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id) if file.path.startswith("completions")}
+    assert {"completions_first.json", "completions_00001.json", "completions_last.json"} <= tables
+    table = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/completions_00001.json")
+    assert {"image", "completion", "sample", *REWARDS, "advantage"} <= set(table["columns"]) and len(table["data"]) == 4
 
 
 def test_a_second_evaluation_writes_the_same_bytes(outputs: Path) -> None:

@@ -1,7 +1,6 @@
 """MLflow as a person finds it after a release, and the register stage: one version for one model, staging only past the floors."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 
 from iadr1.errors import ReportError
 from iadr1.params import Params, load
-from iadr1.report import EvalReport, Prediction
+from iadr1.report import EvalReport, Prediction, write_predictions
+from iadr1.samples import Sample, write_samples
 from tasks import register
 from tasks._run import Workspace
 from tasks._tracking import lineage_of, stage_run
@@ -22,16 +22,15 @@ DATASETS = {name: SHIPPED.evaluate.datasets[name] for name in ("mvtec", "visa")}
 def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Workspace]:
     """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
     home = SHIPPED.experiment.model_copy(update={"name": name})
-    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS})
+    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS, "models": ["base", "sc_grpo"]})
     floors = SHIPPED.register.model_copy(update={"floors": {"mean_balanced_accuracy": floor}})
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=floors)
     here = folder / name
     (here / "models" / "sc_grpo").mkdir(parents=True)
     (here / "models" / "sc_grpo" / "weights.txt").write_bytes(b"weights")
     (here / "params.yaml").write_text(f"name: {name}")
-    return params, Workspace(
-        name, here / "params.yaml", here / "raw", here / "data", here / "models", here / "reports", here / "checkpoints"
-    )
+    folders = ("raw", "data", "models", "reports", "checkpoints", "data/prepared", "models/pa_sft")
+    return params, Workspace(name, here / "params.yaml", *(here / folder for folder in folders))
 
 
 def evaluated(work: Workspace, *, right: int) -> None:
@@ -41,6 +40,8 @@ def evaluated(work: Workspace, *, right: int) -> None:
         path = work.reports / "evaluate" / f"{dataset}-0.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(EvalReport.of(said).to_json())
+        write_predictions(work.predictions / f"{dataset}-0.jsonl", said)
+        write_samples(work.prepared / "test" / f"{dataset}.jsonl", [sample(dataset, number) for number in range(20)])
 
 
 def answer(dataset: str, number: int, model: str, right: int) -> Prediction:
@@ -48,6 +49,10 @@ def answer(dataset: str, number: int, model: str, right: int) -> Prediction:
     yes = model == "sc_grpo" and number < right
     text = "<think>x</think><answer>Yes</answer>" if yes else "<think>x</think><answer>No</answer>"
     return Prediction(f"{dataset}/{number}", dataset, "part", model, anomalous, text, visibility=(number + 1) / 10 if anomalous else None)
+
+
+def sample(dataset: str, number: int) -> Sample:
+    return Sample(f"{dataset}/{number}", dataset, "part", ("none.png",), number < 10)
 
 
 def runs(work: Workspace) -> dict[str, object]:
@@ -162,20 +167,3 @@ def test_a_missing_report_is_told_with_what_to_do(mlflow_store):
     params, work = release(mlflow_store, "missing")
     with pytest.raises(ReportError, match=r"evaluate/mvtec-0\.json: no such report\. Run `dvc repro evaluate` to make it\."):
         register.main(params, work)
-
-
-def test_a_registered_inspector_answers(mlflow_store):
-    import mlflow
-    from PIL import Image
-
-    from tests.tiny import tiny_backbone
-
-    params, work = release(mlflow_store, "whole")
-    shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
-    evaluated(work, right=9)
-    register.main(params, work)
-    Image.new("RGB", (48, 48)).save(mlflow_store / "part.png")
-    inspector = mlflow.pyfunc.load_model("models:/iad-r1-whole@staging")
-    answers = inspector.predict([{"image": str(mlflow_store / "part.png")}])
-    assert list(answers.columns) == ["answer", "location", "type", "reasoning", "text"]
-    assert len(answers) == 1

@@ -103,7 +103,7 @@ def test_the_shipped_values_change_nothing_of_what_the_builder_makes(images: Pat
     params, work = of_folder(images)
     prepared(params, work)
     asked = {"pa_sft": 10, "sc_grpo": 6, "validation": 4}
-    common = {"rows": asked, "anomalous_share": 0.5}
+    common = {"rows": asked, "anomalous_share": dict.fromkeys(asked, 0.5)}
     parts = divided(training_samples(params.prepare.train, images), annotated_only=CHAINED, seed=params.seed, **common)
     known, regions, _ = annotated([sample for samples in parts.values() for sample in samples], grid=3, multi_view=frozenset())
     parts = {part: [known[sample.id] for sample in samples] for part, samples in parts.items()}

@@ -145,7 +145,7 @@ def _fault(what: str, replies: Sequence[Reply]) -> str:
 
 def build(
     parts: Mapping[str, Sequence[Sample]], regions: Mapping[str, Region], *, teacher: Teacher, described: frozenset[str],
-    rejecting: frozenset[str], rows: Mapping[str, int], anomalous_share: float, grid: int, types: Types = "fine",
+    rejecting: frozenset[str], rows: Mapping[str, int], anomalous_share: Mapping[str, float], grid: int, types: Types = "fine",
     decide: Decide = lambda _, chain: chain, mapper: Mapper = map,
 ) -> Built:  # fmt: skip
     """The rows of each part; those in `described` hold only chains that people and the gates in `rejecting` let through.
@@ -166,7 +166,7 @@ def build(
         kept = [taught.get(pair.query.id, pair.query) for pair in pairs[part] if pair.query.id not in refused]
         kept = kept if part in CHAINED else [replace(row, reasoning=None) for row in kept]
         built.judgements.extend(judgements)
-        built.parts[part] = _balanced(kept, len(pairs[part]), rows=rows[part], anomalous_share=anomalous_share)
+        built.parts[part] = _balanced(kept, len(pairs[part]), rows=rows[part], anomalous_share=anomalous_share[part])
     return built
 
 

@@ -134,17 +134,12 @@ def _build(options: argparse.Namespace, params: "Params") -> None:
         )
     built = builder.build(
         parts, regions, teacher=teacher, described=described, rejecting=frozenset(params.prepare.reject),
-        rows=rows_asked(params), anomalous_share=params.prepare.anomalous_share, grid=params.prepare.grid, types=params.prepare.types,
+        rows=params.prepare.rows, anomalous_share=params.prepare.anomalous_shares, grid=params.prepare.grid, types=params.prepare.types,
         decide=decisions_of(options.into / "reviews", reviewed_only=options.reviewed_only), mapper=in_threads(options.concurrency, teacher),
     )  # fmt: skip
     built = replace(built, parts=varied(built.parts, params.prepare))
     _write(built, options.into)
     _tell(built, options.into, f"this run asked {costs.paid(teacher.asked).said(options.price)}")
-
-
-def rows_asked(params: "Params") -> dict[str, int]:
-    """The rows that the parameters want of each part."""
-    return {"pa_sft": params.prepare.pa_sft_rows, "sc_grpo": params.prepare.sc_grpo_rows, "validation": params.prepare.validation_rows}
 
 
 def _images(options: argparse.Namespace, params: "Params") -> Path:
@@ -159,8 +154,8 @@ def _parts(params: "Params", images: Path, *, spare: float) -> "tuple[dict[str, 
 
     prepare = params.prepare
     train = sources.training_samples(prepare.train, images)
-    drawn = {part: math.ceil(rows * (1 + spare)) for part, rows in rows_asked(params).items()}
-    parts = divided(train, rows=drawn, annotated_only=CHAINED, anomalous_share=prepare.anomalous_share, seed=params.seed)
+    drawn = {part: math.ceil(rows * (1 + spare)) for part, rows in params.prepare.rows.items()}
+    parts = divided(train, rows=drawn, annotated_only=CHAINED, anomalous_share=prepare.anomalous_shares, seed=params.seed)
     chosen = [sample for samples in parts.values() for sample in samples]
     known, regions, _ = sources.annotated(chosen, grid=prepare.grid, multi_view=sources.multi_view(prepare.train))
     return {part: [known[sample.id] for sample in samples if sample.id in known] for part, samples in parts.items()}, regions
