@@ -184,7 +184,9 @@ def test_releases_can_be_compared_at_one_click(mlflow_store):
     assert {"report.html", "comparison.md", "summary.md", "charts"} <= logged
     tags = mlflow.get_experiment(run.info.experiment_id).tags
     columns = json.loads(tags["mlflow.sharedViewState.releases"])["selectedColumns"]
-    assert {"metrics.`sc_grpo_minus_base`", "metrics.`base.mean_balanced_accuracy`", "params.`sc_grpo.recipe`", "tags.`gates`"} <= set(columns)
+    assert {"metrics.`sc_grpo_minus_base`", "metrics.`base.mean_balanced_accuracy`", "params.`sc_grpo.recipe`", "tags.`gates`"} <= set(
+        columns
+    )
     assert "viewStateShareKey=releases" in tags["mlflow.note.content"]
     markdown = (work.reports / "comparison.md").read_text()
     assert "sc_grpo minus base" in markdown and "Not comparable: The images were made" in markdown
