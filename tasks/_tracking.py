@@ -84,31 +84,35 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
 
 
 def end_release(
-    run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path], *, settings: Mapping[str, Any], charts: Mapping[str, str]
+    run: StageRun,
+    metrics: Mapping[str, float | None],
+    files: Sequence[Path],
+    *,
+    settings: Mapping[str, Any],
+    tags: Mapping[str, str],
+    charts: Mapping[str, str],
 ) -> None:
-    """Close the release's own run, with the numbers, settings, pages and charts (SVG by name) that a person compares releases by."""
+    """Close the release's own run, with the numbers, settings, tags, pages and charts (SVG by name) that a person compares releases by."""
     client = _mlflow().MlflowClient()
     for name, value in settings.items():
         client.log_param(run.release_id, name, value)
+    for name, text in tags.items():
+        client.set_tag(run.release_id, name, text)
     for name, svg in charts.items():
         client.log_text(run.release_id, svg, f"charts/{name}.svg")
-    for name, value in metrics.items():
-        if value is not None:
-            client.log_metric(run.release_id, name, value)
+    for name, number in metrics.items():
+        if number is not None:
+            client.log_metric(run.release_id, name, number)
     for file in files:
         client.log_artifact(run.release_id, str(file))
     client.set_terminated(run.release_id, "FINISHED")
-    _offer_view(
-        client,
-        client.get_run(run.release_id).info.experiment_id,
-        [f"metrics.`{name}`" for name in metrics],
-        [f"params.`{name}`" for name in settings],
-    )
+    groups = {"metrics": filter(_compares, metrics), "tags": tags, "params": settings}
+    columns = [f"{group}.`{name}`" for group, names in groups.items() for name in names]
+    _offer_view(client, client.get_run(run.release_id).info.experiment_id, columns)
 
 
-def _offer_view(client: Any, experiment: str, metrics: Sequence[str], settings: Sequence[str]) -> None:
+def _offer_view(client: Any, experiment: str, columns: Sequence[str]) -> None:
     """Let the experiment's page link to its releases side by side, in the form in which MLflow keeps a view that a person shares."""
-    columns = ["tags.`registered`", "tags.`gates`", *(name for name in metrics if _compares(name)), *settings]
     view = {"searchFilter": "tags.release LIKE '%'", "orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": columns}
     client.set_experiment_tag(experiment, f"{VIEW}{RELEASES}", json.dumps(view))
     if NOTE not in client.get_experiment(experiment).tags:  # a person's own stays
@@ -117,9 +121,9 @@ def _offer_view(client: Any, experiment: str, metrics: Sequence[str], settings: 
         )
 
 
-def _compares(column: str) -> bool:
+def _compares(metric: str) -> bool:
     """Whether a metric is one of the few that releases are told apart by at first sight."""
-    return column.endswith(("mean_balanced_accuracy`", "hardest_third`", "unreadable`", "location_accuracy`")) or "_minus_" in column
+    return metric.endswith(("mean_balanced_accuracy", "hardest_third", "unreadable", "location_accuracy")) or "_minus_" in metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,9 @@ def main(params: Params, work: Workspace) -> None:
         }
         metrics |= figures_of(shown)
         run.log_metrics(metrics)
-        run.set_tags({"gates": told["gates"], "registered": f"{registered.name} version {registered.version}"})
-        end_release(run, metrics, files, settings=settings_of(params), charts=figures(shown))
+        tags = {"gates": told["gates"], "registered": f"{registered.name} version {registered.version}"}
+        run.set_tags(tags)
+        end_release(run, metrics, files, settings=settings_of(params), tags=tags, charts=figures(shown))
     print(f"{STAGE}: {told['message']}")
 
 
