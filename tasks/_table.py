@@ -240,7 +240,7 @@ def record(found: Placed, told: Data) -> None:
         # MLflow takes only these in a name.
         metrics = {re.sub(r"[^\w .:/-]", "", f"{setting}.{label}"): mean for (setting, label), mean in rows.items()}
         run.log_metrics(metrics)
-        end_release(run, metrics, files(found), settings={}, charts={})
+        end_release(run, metrics, files(found))
 
 
 def write(found: Placed, told: Data) -> bool:

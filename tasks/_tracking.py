@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -25,6 +26,7 @@ VIEW = "mlflow.sharedViewState."
 RELEASES = "releases"
 STAGING = "staging"
 MANIFEST = "manifest_sha256"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # A registered version needs these beside the library, which goes with it.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
@@ -88,9 +90,9 @@ def end_release(
     metrics: Mapping[str, float | None],
     files: Sequence[Path],
     *,
-    settings: Mapping[str, Any],
-    tags: Mapping[str, str],
-    charts: Mapping[str, str],
+    settings: Mapping[str, Any] = NOTHING,
+    tags: Mapping[str, str] = NOTHING,
+    charts: Mapping[str, str] = NOTHING,
 ) -> None:
     """Close the release's own run, with the numbers, settings, tags, pages and charts (SVG by name) that a person compares releases by."""
     client = _mlflow().MlflowClient()

@@ -122,7 +122,7 @@ def page(evaluation: Evaluation) -> str:
         cards=cards,
         data={
             "grid": evaluation.grid, "models": [title(name) for name in models], "names": models, "kinds": KINDS, "cards": cards.cards,
-            "pair": (evaluation.compared or pairs(models) or [()])[-1],
+            "pair": next(reversed(evaluation.compared or pairs(models)), ()),
         },
         limits={"cards": CARDS, "pictures": PICTURES},
         policy=POLICY + f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
