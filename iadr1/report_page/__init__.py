@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,7 @@ def page(evaluation: Evaluation) -> str:
         cards=cards,
         data={
             "grid": evaluation.grid, "models": [title(name) for name in models], "names": models, "kinds": KINDS, "cards": cards.cards,
-            "pair": next(reversed(evaluation.compared or pairs(models)), ()),
+            "pair": [*chain(*(evaluation.compared or pairs(models))[-1:])],
         },
         limits={"cards": CARDS, "pictures": PICTURES},
         policy=POLICY + f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
