@@ -3,5 +3,5 @@
 import os
 
 # Read by Prefect when it is imported, which is after this. The embedded server needs longer than the default 20 s on a slow machine.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "600")
 os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")

@@ -1,9 +1,11 @@
 """One prompt for training and evaluation."""
 
+import re
+
 import pytest
 
 from iadr1.errors import DatasetError
-from iadr1.prompts import messages, question, target
+from iadr1.prompts import answer_form, messages, question, target
 from iadr1.samples import Sample
 from iadr1.verdict import Verdict
 
@@ -44,3 +46,14 @@ def test_a_sample_without_annotation_keeps_the_form():
 def test_imitation_needs_reasoning():
     with pytest.raises(DatasetError, match="needs its reasoning"):
         target(Sample("s", "elpv", "mono", ("q.png",), False))
+
+
+def test_a_policy_that_starts_from_the_base_is_told_the_form_before_the_question_in_training_and_evaluation():
+    from iadr1.pa_sft import prompt_row
+
+    (text,) = [part["text"] for part in messages(SAMPLE, form=True)[0]["content"] if part["type"] == "text"]
+    assert text == answer_form + question
+    (trained,) = [part["text"] for part in prompt_row(SAMPLE, form=True)["prompt"][0]["content"] if part["type"] == "text"]
+    assert trained == text
+    stated = re.findall(r"</?(\w+)>", answer_form)
+    assert stated == [tag for tag in ("think", "location", "type", "answer", "think", "answer") for _ in range(2)]
