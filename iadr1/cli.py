@@ -13,6 +13,7 @@ from iadr1.cli_yardstick import HELP as YARDSTICK
 from iadr1.cli_yardstick import add_yardstick
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
+from iadr1.systems.command import add_evaluate, add_systems
 
 if TYPE_CHECKING:
     from iadr1.report import Prediction
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
+    add_systems(commands.add_parser("systems", help="what IAD-R1 is compared with: needs, prices, and what can be run here"))
+    add_evaluate(commands.add_parser("evaluate", help="let one of these systems inspect prepared samples"))
     add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
     add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
@@ -64,6 +67,9 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS.jsonl")
     command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="test model B against model A on the same images")
+    command.add_argument(
+        "--validation", type=Path, nargs="+", default=[], metavar="FILE", help="predictions on which thresholds are chosen"
+    )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="everything, unrounded")
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="tables, also of classes and defect types")
@@ -110,7 +116,8 @@ def _report(options: argparse.Namespace) -> None:
     from iadr1.comparison import Comparison
     from iadr1.report import EvalReport
 
-    report = EvalReport.of(_predictions(options.predictions), grid=options.grid).to_dict()
+    judged = EvalReport.of(_predictions(options.predictions), grid=options.grid, validation=_predictions(options.validation))
+    report = judged.to_dict()
     compared = Comparison.of(_predictions(options.predictions), *options.compare).to_dict() if options.compare else None
     if options.form == "json":
         print(json.dumps(report | ({"comparison": compared} if compared else {}), indent=1, ensure_ascii=False))
@@ -120,6 +127,7 @@ def _report(options: argparse.Namespace) -> None:
         tables = [report_tables.markdown(report)]
         if options.form == "markdown":
             tables += [report_tables.markdown_rates(report), report_tables.markdown_classes(report), report_tables.markdown_types(report)]
+            tables += [report_tables.markdown_p_yes(report)]
         tables += [report_tables.markdown_comparison(compared)] if compared else []
         tables += [_beside(report, options)] if options.backbone else []
         print("\n".join(filter(None, tables)), end="")

@@ -40,7 +40,8 @@ class Limits:
     `one_class`     most answers of one class while the prompts have both (a tenth at least): the answer no longer depends on the image.
     `loss_rise`     most nats a token above the best median loss of PA-SFT: it diverges.
     `mismatch`      most nats a token between vLLM's and the learner's log-probabilities of what vLLM said, at any step: the same model in another
-                    precision stays below 0.05, and top-p 0.9 adds 0.11 at most, because vLLM's are of what top-p and top-k leave.
+                    precision stays below 0.05. vLLM's are of what top-p and top-k leave: 0.9 adds 0.11 at most, and 50 only to a model whose
+                    next token is nearly random.
     """
 
     window: int = 10

@@ -32,6 +32,7 @@ STAGE = "pa_sft"
 
 def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     """Train, save the model and its curve, and log both; `dry_run` only tells the plan."""
+    share(params, work, STAGE, dry_run=dry_run)
     from iadr1 import pa_sft
 
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
@@ -42,7 +43,6 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
     if not goes_on(plan, dry_run=dry_run):
         return
-    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = replace(job, callbacks=[*job.callbacks, records_speed(run)]) if run else job
         outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)

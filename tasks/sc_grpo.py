@@ -35,6 +35,7 @@ STAGE = "sc_grpo"
 
 def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     """Train, save the model and its curve, and log both with the last completions; `dry_run` only tells the plan."""
+    share(params, work, STAGE, dry_run=dry_run)
     from iadr1 import sc_grpo
 
     told, grid, shots = params.sc_grpo, params.prepare.grid, params.prepare.shots
@@ -48,7 +49,6 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
     if not goes_on(plan, dry_run=dry_run):
         return
-    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = _recorded(job, run, [*samples, *validation], recipe=recipe, every=told.table_steps)
         outcome = sc_grpo.train(
