@@ -35,10 +35,10 @@ check: ## Check that the parts of .venv import and start
 	@$(BIN)/python requirements/check.py
 
 bench-core: setup ## Measure how fast completions are scored and reports made
-	@$(BIN)/python benchmarks/bench_core.py
+	@$(BIN)/python -m benchmarks.bench_core
 
 bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 samples
-	@$(BIN)/python benchmarks/bench_data.py
+	@$(BIN)/python -m benchmarks.bench_data
 
 bench-train: setup ## Measure both trainings beside TRL and the published recipe, and where the time of a step goes
 	@$(BIN)/python -m benchmarks.bench_train

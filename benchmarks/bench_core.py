@@ -1,4 +1,4 @@
-"""How fast the inspection core is: start-up, runaway texts, scoring and reports. Run `python benchmarks/bench_core.py [--share 10]`."""
+"""How fast the inspection core is: start-up, runaway texts, scoring and reports. Run `python -m benchmarks.bench_core [--share 10]`."""
 
 from __future__ import annotations
 

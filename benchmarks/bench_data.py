@@ -1,4 +1,4 @@
-"""How fast data is listed, hashed and validated as it grows: seconds and peak memory. Run `python benchmarks/bench_data.py [COUNT ...]`.
+"""How fast data is listed, hashed and validated as it grows: seconds and peak memory. Run `python -m benchmarks.bench_data [COUNT ...]`.
 
 Each step runs in a process of its own on made-up samples: a listing opens nothing, hashing reads every byte, validating decodes every image
 and mask, looks for leaks between training and test, lets Great Expectations judge all of it and writes its pages.
@@ -110,7 +110,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), count)
             for step in STEPS:
-                subprocess.run([sys.executable, __file__, "--measure", step, folder], check=True)
+                subprocess.run([sys.executable, "-m", "benchmarks.bench_data", "--measure", step, folder], check=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.bench_train import alone, range_of
+from benchmarks.bench_train import range_of
 from iadr1.report_tables import table
 from tests.tiny import build
 
@@ -28,10 +28,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="two sizes and lengths: whether it runs")
     options = parser.parse_args()
-    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
-    sizes, lengths = ([(64, 2), (128, 2)], [32, 64]) if options.tiny else ([(256, 2), (256, 4), (512, 4)], [128, 256, 512])
+    sizes, lengths = ([(64, 2), (128, 2)], [32, 64]) if options.tiny else ([(128, 2), (128, 4), (256, 4)], [64, 128, 256])
     with tempfile.TemporaryDirectory() as folder:
-        cells = [alone(_measured, Path(folder, f"{width}-{depth}"), width, depth, lengths, options.rounds) for width, depth in sizes]
+        cells = [_measured(Path(folder, f"{width}-{depth}"), width, depth, lengths, options.rounds) for width, depth in sizes]
     sys.stdout.write(f"\n{markdown(list(itertools.chain(*cells)))}")
 
 
