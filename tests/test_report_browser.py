@@ -82,7 +82,7 @@ def test_the_page_is_no_wider_than_its_window(shown):
 
 def test_filters_leave_what_the_comparison_counts_and_are_quick(shown, address, predictions):
     visit(shown, address)
-    compared = {each.dataset: each for each in Comparison.of(predictions, "pa_sft", "sc_grpo").datasets}
+    compared = {each.dataset: each for each in Comparison.of(predictions, "base", "sc_grpo").datasets}
     took = [choose(shown, "dataset", "visa"), choose(shown, "status", "fixed")]
     assert count(shown) == compared["visa"].only_second
     took += [choose(shown, "dataset", ""), choose(shown, "status", "broken")]
@@ -125,9 +125,12 @@ def test_cards_are_built_when_they_are_looked_at(shown, address):
 
 def test_keys_lead_through_the_gallery(shown, address):
     visit(shown, f"{address}#gallery")
+    shown.call("Page.bringToFront")
+    shown.until("document.hasFocus()")
     shown.press("j")
+    shown.until("document.activeElement.dataset.at === '0'")
     shown.press("j")
-    assert shown.value("document.activeElement.dataset.at") == "1"
+    shown.until("document.activeElement.dataset.at === '1'")
     shown.value("document.activeElement.click()")
     assert shown.value("document.getElementById('detail').open")
     shown.press("ArrowRight")
