@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table test lint lock check bench-core bench-data bench-train backbone ui clean
+.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 
 
 bench-train: setup ## Measure both trainings beside TRL and the published recipe, and where the time of a step goes
 	@$(BIN)/python -m benchmarks.bench_train
+
+bench-eval: setup ## Measure images a second of an evaluation against vLLM alone and batches of four, and its memory
+	@$(BIN)/python -m benchmarks.bench_eval
 
 backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights ship with the project)
 	@$(BIN)/python -m tasks._backbone

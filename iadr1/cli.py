@@ -67,6 +67,9 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS.jsonl")
     command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="test model B against model A on the same images")
+    command.add_argument(
+        "--validation", type=Path, nargs="+", default=[], metavar="FILE", help="predictions on which thresholds are chosen"
+    )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="everything, unrounded")
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="tables, also of classes and defect types")
@@ -113,7 +116,8 @@ def _report(options: argparse.Namespace) -> None:
     from iadr1.comparison import Comparison
     from iadr1.report import EvalReport
 
-    report = EvalReport.of(_predictions(options.predictions), grid=options.grid).to_dict()
+    judged = EvalReport.of(_predictions(options.predictions), grid=options.grid, validation=_predictions(options.validation))
+    report = judged.to_dict()
     compared = Comparison.of(_predictions(options.predictions), *options.compare).to_dict() if options.compare else None
     if options.form == "json":
         print(json.dumps(report | ({"comparison": compared} if compared else {}), indent=1, ensure_ascii=False))
@@ -123,6 +127,7 @@ def _report(options: argparse.Namespace) -> None:
         tables = [report_tables.markdown(report)]
         if options.form == "markdown":
             tables += [report_tables.markdown_rates(report), report_tables.markdown_classes(report), report_tables.markdown_types(report)]
+            tables += [report_tables.markdown_p_yes(report)]
         tables += [report_tables.markdown_comparison(compared)] if compared else []
         tables += [_beside(report, options)] if options.backbone else []
         print("\n".join(filter(None, tables)), end="")

@@ -30,10 +30,11 @@ MOMENTS: dict[str, tuple[str, int] | str] = {
     "during validation": ("on_prediction_step", 6),
     "while the final model is saved": ".partial/processor_config.json",
 }
+ANSWERS = "answers/mvtec-0"
 PARTS = {
-    "while the first part is written": "0000.jsonl",
-    "while the second part is written": "0001.jsonl",
-    "while the third model's part is written": "/sc_grpo-",
+    "when the first model's answers are begun": f"{ANSWERS}/base-",
+    "when the second model's answers are begun": f"{ANSWERS}/pa_sft-",
+    "when the third model's answers are begun": f"{ANSWERS}/sc_grpo-",
     "while the predictions are written": "predictions/",
     "while the report is written": "reports/",
 }
@@ -71,12 +72,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(start: Path) -> Callable[..., int]:
     """Runs a stage in a process of its own; its exit code, negative when a signal ended it. The libraries are loaded once, in a server of forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "trl", "mlflow", "tests.test_kills"])
+    context.set_forkserver_preload(["tests.preloaded", "tests.test_kills"])
 
     def ran(folder: Path, stage: str, moment: tuple[str, int] | str | None = None, number: int = 0) -> int:
         process = context.Process(target=work, args=(folder, start / "mlflow.db", stage, moment, number))
         process.start()
-        process.join(300)
+        process.join(900)
         assert process.exitcode is not None, f"{stage} hangs"
         return process.exitcode
 
@@ -87,12 +88,9 @@ def work(folder: Path, store: Path, stage: str, moment: tuple[str, int] | str | 
     """Run a stage as `python -m tasks.<stage>` does, and send this process a signal at the moment."""
     import torch
 
-    from tasks import evaluate
-
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}"
-    evaluate.PART = 2
     if isinstance(moment, str):
         at_file(moment, number)
     elif moment is not None:
@@ -162,8 +160,8 @@ def contents(folder: Path, stage: str) -> dict[str, bytes]:
 
 
 def before(undisturbed: Path, folder: Path, stage: str) -> None:
-    """The project as it is before the stage."""
-    shutil.copytree(undisturbed, folder)
+    """The project as it is before the stage; no answer has been kept."""
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns(".checkpoints"))
     for name in LEFT[stage]:
         path = folder / name
         shutil.rmtree(path.parent) if name.startswith("models/") else path.unlink()

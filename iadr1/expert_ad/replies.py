@@ -70,6 +70,7 @@ def in_threads(concurrency: int, teacher: Kept) -> Callable[[Callable[[Item], Re
     """A mapper that works on so many items at a time; an error ends it after the requests under way are answered and kept."""
 
     def mapped(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """The results in the order of the items."""
         with ThreadPoolExecutor(concurrency) as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
