@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from iadr1.engines import Chat
-from iadr1.remote.certainty import Token, certainty
+from iadr1.remote.certainty import WHOLE_WORDS, Token, Words, certainty
 from iadr1.remote.faults import excerpt, status_outcome
 from iadr1.remote.pace import Pace
 from iadr1.remote.pictures import Pictures, data_url
@@ -27,6 +27,7 @@ class OpenAIChat:
     key: str | None = field(default=None, repr=False)
     timeout: float = 120.0  # seconds of silence
     options: Mapping[str, Any] = field(default_factory=dict)
+    words: Words = WHOLE_WORDS
     _sdk: Any = None
 
     async def __aenter__(self) -> Self:
@@ -71,7 +72,7 @@ class OpenAIChat:
         if finish is None:
             return Fault("an answer that was cut off")
         told = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, len(tokens))
-        return Reply(refusal or text, "refusal" if refusal else FINISHES.get(finish, "stop"), *told, certainty(tokens))
+        return Reply(refusal or text, "refusal" if refusal else FINISHES.get(finish, "stop"), *told, certainty(tokens, self.words))
 
     def _messages(self, chat: Chat) -> list[dict[str, Any]]:
         return [{"role": message["role"], "content": self._content(message["content"])} for message in chat]

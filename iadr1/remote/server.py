@@ -15,7 +15,9 @@ from typing import Any
 from iadr1 import backbones
 from iadr1.engines import Chat, Generated
 from iadr1.errors import EngineError
+from iadr1.p_yes import answer_tokens
 from iadr1.remote.asking import Asker, Patience, Question
+from iadr1.remote.certainty import Words
 from iadr1.remote.faults import excerpt
 from iadr1.remote.openai_chat import OpenAIChat
 from iadr1.remote.pace import Pace
@@ -32,8 +34,11 @@ class ServerEngine:
 
     def __init__(self, model: Path, *, batch_size: int, max_new_tokens: int, max_pixels: int | None = None, images: int = 1) -> None:
         url, name = served(model, os.environ)
-        options = _options(model, max_new_tokens=max_new_tokens, max_pixels=max_pixels)
-        self.client = OpenAIChat(url, name, Pictures(), Pace(), os.environ.get(KEY), timeout=SILENCE, options=options)
+        processor = backbones.load_processor(model, max_pixels=max_pixels)
+        options = _options(processor, max_new_tokens=max_new_tokens, sized=max_pixels is not None)
+        self.client = OpenAIChat(
+            url, name, Pictures(), Pace(), os.environ.get(KEY), timeout=SILENCE, options=options, words=_words(processor.tokenizer)
+        )
         self.patience = Patience(concurrency=batch_size)
 
     def __call__(self, chats: Sequence[Chat], done: Callable[[int], object] = lambda count: None) -> list[Generated]:
@@ -102,10 +107,15 @@ def _names(url: str, key: str | None) -> Iterator[str]:
         raise EngineError(f"{url}: no list of models ({type(error).__name__}). Start the server, or correct ${URL}.") from error
 
 
-def _options(model: Path, *, max_new_tokens: int, max_pixels: int | None) -> dict[str, Any]:
+def _options(processor: Any, *, max_new_tokens: int, sized: bool) -> dict[str, Any]:
     """Greedy, with images in the size that the model was trained on and no image token in the answer, as the other engines do it."""
-    processor = backbones.load_processor(model, max_pixels=max_pixels)
-    pixels = {} if max_pixels is None else {"mm_processor_kwargs": {"size": dict(processor.image_processor.size)}}
+    pixels = {"mm_processor_kwargs": {"size": dict(processor.image_processor.size)}} if sized else {}
     banned = {str(processor.tokenizer.convert_tokens_to_ids(processor.image_token)): -100}
     greedy = {"temperature": 0.0, "max_tokens": max_new_tokens, "logit_bias": banned}
     return {**greedy, "logprobs": True, "top_logprobs": LOGPROBS, "extra_body": pixels}
+
+
+def _words(tokenizer: Any) -> Words:
+    """The tokens that yes and no begin with, as the server writes them."""
+    yes, no = ([str(tokenizer.decode([token])) for token in tokens] for tokens in answer_tokens(tokenizer))
+    return yes, no
