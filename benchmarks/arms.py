@@ -53,7 +53,7 @@ class Meter:
 
         meter = self
 
-        class Measure(TrainerCallback):  # type: ignore[misc]
+        class Measure(TrainerCallback):
             def on_train_begin(self, *_: Any, **__: Any) -> None:
                 meter.start_bytes = _forget_peak()
                 meter.parts.clear()

@@ -45,34 +45,39 @@ def main() -> None:
     sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), tiny=options.tiny)
-        measured = {}
+        found = {}
         for stage in options.stages:
             given = _taught(work) if stage == "sc_grpo" else work
-            measured[stage] = measure(STAGES[stage](given), given, rounds=options.rounds)
-    for stage, rows in measured.items():
+            found[stage] = measure(STAGES[stage](given), given, rounds=options.rounds)
+    for stage, rows in found.items():
         sys.stdout.write(f"\n{markdown(stage, rows)}")
     if options.json:
-        told = {"threads": os.environ.get("OMP_NUM_THREADS"), "load": os.getloadavg(), "measured": measured}
+        told = {"threads": os.environ.get("OMP_NUM_THREADS"), "load": os.getloadavg(), "measured": found}
         options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def _work(folder: Path, *, tiny: bool) -> Work:
     """The small backbone and 64 pictures of 64 x 64 pixels."""
     (folder / "images").mkdir()
-    samples = [_wordy(sample) for sample in tiny_samples(folder / "images", 8 if tiny else 64, side=SIDE)]
+    samples = [wordy(sample) for sample in tiny_samples(folder / "images", 8 if tiny else 64, side=SIDE)]
     if tiny:
-        build(folder / "tiny", max_pixels=SIDE * SIDE)
+        alone(_build_tiny, folder / "tiny")
         return Work(folder / "tiny", samples, folder, SIDE * SIDE, epochs=1, batch=8, steps=1, completions=24, tokens=4)
     return Work(Path("backbones/small"), samples, folder, SIDE * SIDE, epochs=4, batch=32, steps=2, completions=96, tokens=96)
 
 
+def _build_tiny(folder: Path) -> None:
+    build(folder, max_pixels=SIDE * SIDE)
+
+
 def _taught(work: Work) -> Work:
-    """The same with a model that answers in the form: what SC-GRPO begins with."""
-    _alone(Arm("teaching", own_pa_sft), replace(work, epochs=work.epochs**2, keys={"learning_rate": 2e-3}))
+    """The same with a model that was taught for half a minute: its completions are about as long as chains, if seldom in the form."""
+    alone(measured, Arm("teaching", own_pa_sft), replace(work, epochs=work.epochs**2, keys={"learning_rate": 2e-3}))
     return replace(work, model=work.folder / "pa_sft" / "model")
 
 
-def _wordy(sample: Sample) -> Sample:
+def wordy(sample: Sample) -> Sample:
+    """The sample with a chain of the length that the stages' have."""
     return replace(sample, reasoning=THOUGHT[sample.anomalous is True])
 
 
@@ -82,26 +87,33 @@ def measure(arms: Sequence[Arm], work: Work, *, rounds: int) -> list[Row]:
     for number in range(rounds):
         # The other way round every second time: what slows down within a round then meets both ends of it.
         for arm in arms if number % 2 == 0 else reversed(arms):
-            row = {"round": number, "arm": arm.name, **_alone(arm, work)}
+            row = {"round": number, "arm": arm.name, **alone(measured, arm, work)}
             found.append(row)
             sys.stderr.write(f"{json.dumps(row)}\n")
     return found
 
 
-def _alone(arm: Arm, work: Work) -> Row:
-    """What the arm takes in a forked process: libraries are imported once, memory is that of the arm."""
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, called in a forked process: libraries are imported once, and memory is that of the call.
+
+    Nothing may compute in this process: the threads of OpenMP and CUDA's context do not survive a fork.
+    """
     _import()
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe(duplex=False)
-    child = fork.Process(target=_in_child, args=(arm, work, there))
+    child = fork.Process(target=_send, args=(there, function, *arguments))
     child.start()
     there.close()
     try:
-        return dict(here.recv())
+        return here.recv()
     except EOFError as error:
-        raise SystemExit(f"bench_train: {arm.name} failed; see above.") from error
+        raise SystemExit(f"{function.__name__} failed; see above.") from error
     finally:
         child.join()
+
+
+def _send(pipe: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    pipe.send(function(*arguments))
 
 
 def _import() -> None:
@@ -111,14 +123,15 @@ def _import() -> None:
     import trl.trainer.sft_trainer  # noqa: F401
 
 
-def _in_child(arm: Arm, work: Work, pipe: Any) -> None:
+def measured(arm: Arm, work: Work) -> Row:
+    """What the arm takes."""
     from tasks._training import quiet_libraries
 
     quiet_libraries()
     gc.collect()
     meter = Meter()
     told = arm.train(work, meter, **arm.options)
-    pipe.send({**asdict(meter), **told})
+    return {**asdict(meter), **told}
 
 
 def markdown(stage: str, rows: Sequence[Row]) -> str:
@@ -128,7 +141,7 @@ def markdown(stage: str, rows: Sequence[Row]) -> str:
     header = ["", *HEADER]
     found = [f"{stage} ({len(arms[names[0]])} rounds)\n\n", table(header, [[name, *_cells(arms[name], arms[names[0]])] for name in names])]
     if any(row["parts"] for row in rows):
-        found += ["\n", table(["of a step's time", *PARTS], [[name, *_shares(arms[name])] for name in names])]
+        found += ["\n", table(["of a step's time", *PARTS], [[name, *part_shares(arms[name], clock="processor")] for name in names])]
     return "".join(found)
 
 
@@ -137,19 +150,21 @@ PARTS = ["rollout", "reward", "learner", "everything else"]
 
 
 def _cells(rows: Sequence[Row], ours: Sequence[Row]) -> list[str]:
-    rates = [_range([row["samples"] / row[clock] for row in rows], ".1f") for clock in ("wall", "processor")]
-    ratios = _range(
+    rates = [range_of([row["samples"] / row[clock] for row in rows], ".1f") for clock in ("wall", "processor")]
+    ratios = range_of(
         [(own["samples"] / own["processor"]) / (row["samples"] / row["processor"]) for own, row in zip(ours, rows, strict=True)], ".2f"
     )
-    return [*rates, ratios, _range([(row["peak_bytes"] - row["start_bytes"]) / 2**20 for row in rows], ".0f")]
+    return [*rates, ratios, range_of([(row["peak_bytes"] - row["start_bytes"]) / 2**20 for row in rows], ".0f")]
 
 
-def _shares(rows: Sequence[Row]) -> list[str]:
-    spent = [{**row["parts"], PARTS[-1]: row["processor"] - sum(row["parts"].values())} for row in rows]
-    return [_range([100 * parts[name] / row["processor"] for parts, row in zip(spent, rows, strict=True)], ".2f") + " %" for name in PARTS]
+def part_shares(rows: Sequence[Row], *, clock: str) -> list[str]:
+    """The shares of a step's time in percent: those of a GPU by its clock, of a processor by its own seconds."""
+    spent = [{**row["parts"], PARTS[-1]: row[clock] - sum(row["parts"].values())} for row in rows]
+    return [range_of([100 * parts[name] / row[clock] for parts, row in zip(spent, rows, strict=True)], ".2f") + " %" for name in PARTS]
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def range_of(values: Sequence[float], form: str) -> str:
+    """Median, least and most."""
     return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 

@@ -13,6 +13,7 @@ from iadr1.cli_yardstick import HELP as YARDSTICK
 from iadr1.cli_yardstick import add_yardstick
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
+from iadr1.systems.command import add_evaluate, add_systems
 
 if TYPE_CHECKING:
     from iadr1.report import Prediction
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands.add_parser("parity", help="a report beside the published figures"))
     _add_explain(commands.add_parser("explain", help="how one text is read and scored"))
     commands.add_parser("backbones", help="the models that can be trained").set_defaults(run=_backbones)
+    add_systems(commands.add_parser("systems", help="what IAD-R1 is compared with: needs, prices, and what can be run here"))
+    add_evaluate(commands.add_parser("evaluate", help="let one of these systems inspect prepared samples"))
     add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
     add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,8 @@ def _engine(model: str | None, references: int) -> "tuple[str, Engine]":
         if not folder.is_dir():
             raise ModelError(f"--model {model}: no such folder. Name a model folder, or a registered model as models:/NAME@ALIAS.")
     backbone_of(folder)
+    if missing := [library for library in ("torch", "transformers") if find_spec(library) is None]:
+        raise ModelError(f"inspect needs {' and '.join(missing)}, which the library alone does not bring. Run `pip install 'iadr1[cpu]'`.")
     from transformers.utils import logging
 
     logging.disable_progress_bar()

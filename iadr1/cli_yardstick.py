@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iadr1.cli_data import LAYOUT_NAMES
-from iadr1.errors import ModelError
+from iadr1.errors import DatasetError, ModelError
 
 if TYPE_CHECKING:
     from iadr1.samples import Sample
@@ -43,12 +43,24 @@ def add_yardstick(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--layout", default="mvtec", choices=LAYOUT_NAMES, help="how FOLDER lies (default: %(default)s)")
     command.add_argument(
-        "--most", type=int, default=100, metavar="N", help="normal images learnt from, of each category (default: %(default)s)"
+        "--most", type=_count, default=100, metavar="N", help="normal images learnt from, of each category (default: %(default)s)"
     )
     command.add_argument(
-        "--quantile", type=float, default=0.95, help="of the normal images' scores, is the threshold (default: %(default)s)"
+        "--quantile", type=_share, default=0.95, help="of the normal images' scores, is the threshold (default: %(default)s)"
     )
     command.set_defaults(run=_yardstick)
+
+
+def _share(text: str) -> float:
+    if not 0 < (share := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"a share above 0 and up to 1; found {text}")
+    return share
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"2 or more; found {text}")
+    return count
 
 
 def _yardstick(options: argparse.Namespace) -> None:
@@ -63,6 +75,8 @@ def _yardstick(options: argparse.Namespace) -> None:
     from iadr1.yardstick_features import features_of
 
     samples = read_samples(options.samples)
+    if not samples:
+        raise DatasetError(f"{options.samples} holds no sample. Check it, or run `dvc repro prepare`.")
     normals = _normals(options, samples)
     settings = yardstick.Settings(quantile=options.quantile, most=options.most)
     features, told = features_of(options.features, network=options.network, size=options.size, seed=settings.seed)
@@ -89,8 +103,15 @@ def _normals(options: argparse.Namespace, samples: "Sequence[Sample]") -> "list[
     if options.normals is None:
         return []
     judged = {sample.id for sample in samples}
-    listed = samples_of(options.layout, options.normals, samples[0].dataset if samples else options.normals.name)
-    return [sample for sample in listed if split_of(sample) == "train" and not sample.anomalous and sample.id not in judged]
+    listed = samples_of(options.layout, options.normals, samples[0].dataset)
+    normals = [sample for sample in listed if split_of(sample) == "train" and not sample.anomalous and sample.id not in judged]
+    wanted, there = ({sample.category for sample in some} for some in (samples, normals))
+    if not wanted & there:
+        raise DatasetError(
+            f"--normals {options.normals}: no normal training image of {', '.join(sorted(wanted))}; found {', '.join(sorted(there)) or 'none at all'}. "
+            "Name the folder of that data set, and its --layout."
+        )
+    return normals
 
 
 def _require_anomalib() -> None:

@@ -277,7 +277,13 @@ def _vllm(model: Path, **limits: Any) -> Any:
     return LLM(str(model), seed=0, dtype="float32", enforce_eager=True, **limits)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine, "vllm": VllmEngine}
+def _server_engine(model: Path, **settings: Any) -> Engine:
+    from iadr1.remote.server import ServerEngine
+
+    return ServerEngine(model, **settings)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine, "vllm": VllmEngine, "server": _server_engine}
 
 
 def images_of(chat: Chat) -> list[str]:

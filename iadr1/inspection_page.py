@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import fill
 
 from iadr1.inspection import Inspection
-from iadr1.marked import WORDS, marked
+from iadr1.marked import WORDS, chance, marked
 from iadr1.report_tables import table
 
 THUMBNAIL = 320  # pixels of the longer side
@@ -20,7 +20,7 @@ ORDER = ("Yes", None, "No")
 
 def told(found: Inspection, *, model: str, picture: Path | None) -> str:
     """One inspection as lines: the answer, where, what, why."""
-    sure = "" if found.p_yes is None else f", P(yes) {found.p_yes:.2f}"
+    sure = f", P(yes) {chance(found)}" if chance(found) else ""
     lines = [f"{found.image}: {WORDS[found.answer]}{sure}"]
     if found.error:
         lines += ["never taken for good: " + found.error]
@@ -91,7 +91,7 @@ def _names(found: Sequence[Inspection]) -> Mapping[str, str]:
 
 def _card(one: Inspection, file: str | None) -> str:
     rows = [("where", one.location), ("type", one.type)] if one.answer == "Yes" else []
-    rows += [("P(yes)", None if one.p_yes is None else f"{one.p_yes:.2f}"), ("reasoning", one.reasoning), ("error", one.error)]
+    rows += [("P(yes)", chance(one)), ("reasoning", one.reasoning), ("error", one.error)]
     rows += [("text", one.text if one.status not in (None, "ok") else None)]
     told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows if value)
     shown = f'<img loading="lazy" src="{_thumbnail(one)}" alt="{escape(WORDS[one.answer])}">' if file else ""
@@ -117,9 +117,8 @@ def _drawn(found: Inspection) -> list[str]:
 
 
 def _cells(one: Inspection) -> list[str]:
-    sure = "" if one.p_yes is None else f"{one.p_yes:.2f}"
     where, kind = (one.location or "", one.type or "") if one.answer == "Yes" else ("", "")
-    return [one.image, WORDS[one.answer], sure, where, kind, "" if one.seconds is None else f"{one.seconds:.2f}"]
+    return [one.image, WORDS[one.answer], chance(one), where, kind, "" if one.seconds is None else f"{one.seconds:.2f}"]
 
 
 def _shortened(text: str) -> str:

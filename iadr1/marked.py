@@ -31,9 +31,16 @@ def marked(found: Inspection) -> "Image.Image":
 
 def caption(found: Inspection) -> str:
     """The verdict in one line."""
-    sure = "" if found.p_yes is None else f"P(yes) {found.p_yes:.2f}"
+    sure = f"P(yes) {chance(found)}" if chance(found) else ""
     said = (found.type, found.location) if found.answer == "Yes" else ()
     return " · ".join(filter(None, [WORDS[found.answer], *said, sure]))
+
+
+def chance(found: Inspection) -> str:
+    """P(yes) to two places, never as the certainty that it is not; empty where it is not known."""
+    if found.p_yes is None:
+        return ""
+    return "<0.01" if found.p_yes < 0.005 else ">0.99" if found.p_yes > 0.995 else f"{found.p_yes:.2f}"
 
 
 def _scaled(image: "Image.Image") -> "Image.Image":

@@ -177,7 +177,7 @@ class Evaluate(Section):
     datasets: dict[str, Source]
     shots: list[int]
     models: list[str]
-    engine: Literal["transformers", "vllm"]
+    engine: Literal["transformers", "vllm", "server"]
     batch_size: int
     max_new_tokens: int
     protocols: Annotated[list[Literal["paper", "fair", "constrained", "fair_constrained"]], Field(min_length=1)] = ["paper"]

@@ -78,7 +78,7 @@ def plan(
     model = lora.skeleton(job.model)
     parts = _parts(model, job)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * max(1, int(steps_an_epoch)))
-    prompt, patches = _seen(processor, samples[0], shots, model.config.vision_config)
+    prompt, patches = prompt_size(processor, samples[0], shots, model.config.vision_config)
     return Plan(
         stage, job.model, parts, job.processes, args.per_device_train_batch_size, args.gradient_accumulation_steps, steps,
         {name: getattr(args, name) for name in settings}, memory(_load(model.config, parts, job, args, tokens=prompt + completion, patches=patches)),
@@ -93,10 +93,10 @@ def _parts(model: Any, job: Job) -> dict[str, dict[str, int]]:
         return backbones.part_sizes(model)
     from peft import get_peft_model
 
-    return lora.part_sizes(get_peft_model(model, config, low_cpu_mem_usage=True))
+    return backbones.part_sizes(get_peft_model(model, config, low_cpu_mem_usage=True))
 
 
-def _seen(processor: Any, sample: Sample, shots: int, vision: Any) -> tuple[int, int]:
+def prompt_size(processor: Any, sample: Sample, shots: int, vision: Any) -> tuple[int, int]:
     """The tokens of a prompt, and the patches of its images."""
     references = sample.references[:shots]
     chat = prompts.messages(sample, shots=len(references))

@@ -43,7 +43,7 @@ def registered(uri: str) -> Found:
 def live() -> Found:
     """The version that production points to, else staging; raises ModelError that says what to do when there is neither."""
     client = _client(f"models:/{NAME}@{ALIASES[0]}")
-    models = [model for model in client.search_registered_models() if model.name == NAME]
+    models = client.search_registered_models(f"name = '{NAME}'")
     alias = next((alias for alias in ALIASES if models and alias in models[0].aliases), None)
     if alias is None:
         raise ModelError(f"the registry has no {NAME}@{' and no '.join(f'{NAME}@{name}' for name in ALIASES)}. {_WAYS}")

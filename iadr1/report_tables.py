@@ -112,13 +112,20 @@ def markdown_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def markdown_parity(rows: Sequence[ParityRow], backbone: str) -> str:
-    """Ours beside the published figures of one backbone, with what is wrong with a figure as a note below."""
+    """Ours beside the published figures of one backbone, with what is wrong with a figure as a note below.
+
+    Our interval lies above or below a published figure, or the figure within it.
+    """
     header = ["model", "dataset", "ours", f"paper ({backbone})", "delta", "supplementary", "delta", "flag"]
     notes = list(dict.fromkeys(flag for row in rows for flag in row.flags))
     body = [
         [
-            *(row.model, row.dataset, _percent(row.ours), _percent(row.paper), _signed(row.paper_delta)),
-            *(_percent(row.supplementary), _signed(row.supplementary_delta), " ".join(f"[{notes.index(flag) + 1}]" for flag in row.flags)),
+            *(row.model, row.dataset, _percent(row.ours), _percent(row.paper), _standing(row.paper_delta, row.standing(row.paper))),
+            *(
+                _percent(row.supplementary),
+                _standing(row.supplementary_delta, row.standing(row.supplementary)),
+                " ".join(f"[{notes.index(flag) + 1}]" for flag in row.flags),
+            ),
         ]
         for row in rows
     ]
@@ -166,6 +173,10 @@ def _percent(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
+
+
+def _standing(delta: float | None, where: str) -> str:
+    return f"{_signed(delta)} {where}".strip()
 
 
 def _interval(bounds: Sequence[float] | None) -> str:

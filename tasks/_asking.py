@@ -33,12 +33,17 @@ SHARE, PROCESSES = "IADR1_SHARE", "IADR1_PROCESSES"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model to evaluate: where it is, and how it is asked: as a base model, or for the form of the answer in words."""
+    """A model to evaluate: where it is, and whether it is asked as a base model, or for the form of an answer that it was never shown."""
 
     name: str
     folder: Path
     base: bool
     form: bool = False
+
+    @property
+    def untaught(self) -> bool:
+        """Whether no chain of thought has taught it how to answer, so that it is read freely."""
+        return self.base or self.form
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Exam:
 
     def predictions(self, candidate: Candidate, protocol: str) -> Iterator[Prediction]:
         """What was answered, in the order of the samples, one by one."""
-        told, reader = self.params.evaluate, self.protocols[protocol].reader(base=candidate.base or candidate.form)
+        told, reader = self.params.evaluate, self.protocols[protocol].reader(base=candidate.untaught)
         kept = self.answers(candidate, protocol).of(sample.id for sample in self.samples)
         for sample, answer in zip(self.samples, kept, strict=True):
             yield Prediction(
@@ -134,7 +139,7 @@ class Exam:
         told = self.params.evaluate
         asked = (told.engine, told.batch_size, told.max_new_tokens, self.params.pa_sft.max_pixels, self.shots, PART, FORM, self.params.seed)
         prompts = [self.chat(place, candidate, protocol) for place in range(len(self.questions) or min(1, len(self.samples)))]
-        settings = json.dumps([asked, prompts, protocol.pattern(base=candidate.base)])
+        settings = json.dumps([asked, prompts, protocol.pattern(base=candidate.untaught)])
         return hashlib.sha256((fingerprint(candidate.folder, self.samples) + settings).encode()).hexdigest()[:12]
 
 
@@ -183,7 +188,7 @@ def _ask(engine: Engine, candidate: Candidate, exam: Exam, name: str, protocol: 
     chats, wanted = _Chats(exam, candidate, protocol), exam.wanted(candidate, name, share)
     left = sum(map(wanted, range(len(chats))))
     with _bar(f"{shown_name(candidate.name, name):8}", total=left) as bar:
-        for some in streamed(engine, chats, wanted, protocol.pattern(base=candidate.base)):
+        for some in streamed(engine, chats, wanted, protocol.pattern(base=candidate.untaught)):
             bar.update(sum(map(wanted, some)))
             answers.add((exam.samples[place].id, answer) for place, answer in some.items())
             if share.of > 1 and os.getppid() != parent:

@@ -3,6 +3,7 @@
 Nothing else imports it. docs/inspect.md has a request, its answer and the limits.
 """
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
 from iadr1.engines import ENGINES
@@ -20,6 +22,18 @@ from iadr1.uploads import uploaded
 
 MOST_IMAGES = 64  # of one request
 GRIDS = range(1, 6)
+
+
+class Refused(MlflowException):
+    """A request that cannot be used, as a 400 in our words: MLflow's server would put all that was sent into the message."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, error_code=INVALID_PARAMETER_VALUE)
+        self.why = why
+
+    def serialize_as_json(self) -> str:
+        """The body of the answer."""
+        return json.dumps({"error_code": self.error_code, "message": self.why})
 
 
 class Inspector(PythonModel):
@@ -37,7 +51,7 @@ class Inspector(PythonModel):
         try:
             return self._inspections(model_input.to_dict(orient="records"), (params or {}).get("grid", 3))
         except Iadr1Error as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            raise Refused(str(error)) from error
 
     def _inspections(self, rows: list[dict[str, Any]], grid: int) -> list[dict[str, Any]]:
         if grid not in GRIDS or len(rows) > MOST_IMAGES:

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from iadr1.params import Params
 from iadr1.published import published_name
 from iadr1.report import Prediction, iterate_predictions
 from iadr1.report_page import Evaluation, pairs, read_log, title
+from iadr1.report_tables import markdown_comparison, markdown_parity
 from iadr1.samples import Sample, read_samples
+from iadr1.tallies import Tally
 from tasks._run import Workspace
 from tasks._tracking import lineage_of
 
 # Whose figures stand beside those of a model that the paper does not have.
 STAND_IN = "LLaVA-OneVision-SI-0.5B"
 LOGS = ("pa_sft", "sc_grpo")
+RATES = ("tpr", "tnr", "unreadable", "location_accuracy", "type_accuracy", "tokens")
 
 
 def evaluation(params: Params, work: Workspace) -> Evaluation:
@@ -44,6 +48,41 @@ def evaluation(params: Params, work: Workspace) -> Evaluation:
         title=f"Evaluation of {params.register.name}",
         grid=params.prepare.grid,
     )
+
+
+def comparison(evaluation: Evaluation) -> str:
+    """For a pull request: the models compared on the same images, and beside the published figures."""
+    tables = [markdown_comparison(pair) for pair in evaluation.comparisons]
+    note = f"Not comparable: {evaluation.incomparable}\n" if evaluation.incomparable else ""
+    parity = markdown_parity(evaluation.published, str(evaluation.backbone)) if evaluation.published else ""
+    return "\n".join(filter(None, [*tables, note, parity]))
+
+
+def figures_of(evaluation: Evaluation) -> dict[str, float | None]:
+    """What releases are compared by: rates of every model over all images and of every data set, and the differences of models with their intervals."""
+    found: dict[str, float | None] = {}
+    for name, model in evaluation.report.models.items():
+        rates = sum((dataset.tally for dataset in model.datasets.values()), Tally()).rates()
+        found |= {f"{name}.{rate}": rates[rate] for rate in RATES}
+        found |= {f"{name}.{dataset}": report.balanced_accuracy for dataset, report in model.datasets.items()}
+    for pair in evaluation.comparisons:
+        low, high = pair["mean_difference_ci"] or (None, None)
+        name = f"{pair['second']}_minus_{pair['first']}"
+        found |= {name: pair["mean_difference"], f"{name}.low": low, f"{name}.high": high}
+    return found
+
+
+def settings_of(params: Params) -> dict[str, Any]:
+    """What releases differ in most often."""
+    return {
+        "seed": params.seed,
+        "pa_sft.backbone": params.pa_sft.backbone,
+        "prepare.pa_sft_rows": params.prepare.pa_sft_rows,
+        "prepare.sc_grpo_rows": params.prepare.sc_grpo_rows,
+        "sc_grpo.preset": params.sc_grpo.preset,
+        "sc_grpo.recipe": params.sc_grpo.recipe,
+        "evaluate.engine": params.evaluate.engine,
+    }
 
 
 def _predictions(params: Params, work: Workspace, *, shots: int) -> Iterator[Prediction]:

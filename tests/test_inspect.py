@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from iadr1.cli import main
 from iadr1.engines import ENGINES, Generated, images_of
 from iadr1.inspection import exit_code, inspection, inspections, schema_text
 from iadr1.inspection_page import save_page, save_pictures, table_of
-from iadr1.marked import marked
+from iadr1.marked import chance, marked
 from tests.tiny import tiny_backbone
 
 SCHEMA = Path(__file__).parents[1] / "iadr1" / "schemas" / "inspection.json"
@@ -158,6 +159,11 @@ def test_pictures_of_equal_names_do_not_overwrite_each_other(tmp_path):
         Image.new("RGB", (8, 8)).save(file)
     written = save_pictures([found(GOOD, str(file)) for file in files], tmp_path / "out")
     assert len({path.name for path in written.values()}) == 3 and all(path.is_file() for path in written.values())
+
+
+@pytest.mark.parametrize("p_yes, told", [(None, ""), (0.0, "<0.01"), (0.0049, "<0.01"), (0.5, "0.50"), (0.9951, ">0.99"), (1.0, ">0.99")])
+def test_no_probability_is_told_as_certain(p_yes, told):
+    assert chance(replace(found(GOOD), p_yes=p_yes)) == told
 
 
 def test_the_table_shortens_what_is_long():

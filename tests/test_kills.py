@@ -72,12 +72,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(start: Path) -> Callable[..., int]:
     """Runs a stage in a process of its own; its exit code, negative when a signal ended it. The libraries are loaded once, in a server of forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "trl", "mlflow", "tests.test_kills"])
+    context.set_forkserver_preload(["tests.preloaded", "tests.test_kills"])
 
     def ran(folder: Path, stage: str, moment: tuple[str, int] | str | None = None, number: int = 0) -> int:
         process = context.Process(target=work, args=(folder, start / "mlflow.db", stage, moment, number))
         process.start()
-        process.join(300)
+        process.join(900)
         assert process.exitcode is not None, f"{stage} hangs"
         return process.exitcode
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from iadr1.calibration import Calibration
 from iadr1.cli import main
 from iadr1.comparison import Comparison
 from iadr1.errors import ReportError
@@ -239,22 +239,14 @@ def test_a_log_is_read_with_its_gaps(tmp_path):
         read_log(tmp_path / "none.csv")
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), st.booleans()), min_size=2, max_size=60))
-def test_ranking_figures_are_those_of_scikit_learn(rows):
-    stated, defects = [p for p, _ in rows], [defect for _, defect in rows]
-    found = charts.calibration("m", 0, stated, defects)
-    if len({*defects}) < 2:
-        assert found is None
-        return
-    assert found.auroc == pytest.approx(100 * roc_auc_score(defects, stated))
-    assert found.average_precision == pytest.approx(100 * average_precision_score(defects, stated))
-    assert sum(count for *_, count in found.bins) == len(rows)
-
-
-def test_a_calibrated_model_has_no_calibration_error():
-    found = charts.calibration("m", 0, [0.25] * 8 + [0.75] * 8, [True, False, False, False] * 2 + [True, True, True, False] * 2)
-    assert found.error == pytest.approx(0.0)
+def test_a_reliability_chart_has_a_mark_for_each_bar():
+    made = Calibration.of([0.25] * 8 + [0.75] * 8, [1, 0, 0, 0] * 2 + [1, 1, 1, 0] * 2)
+    chart = charts.reliability([("SC-GRPO", 2, made)])
+    assert [text for _, _, text in chart.series[0].marks] == [
+        "SC-GRPO: 8 answers of 25 %, 25 % defective",
+        "SC-GRPO: 8 answers of 75 %, 75 % defective",
+    ]
+    assert "expected calibration error 0.0 %" in chart.said
 
 
 @pytest.mark.parametrize("size", [(40, 30), (64, 64), (1000, 700), (300, 2000)])

@@ -186,6 +186,24 @@ def test_each_rollout_has_random_numbers_of_its_own_which_a_resumed_run_draws_ag
     assert len(set(whole)) == len(whole) == 9 and run(resumed_at=2) == whole[6:]
 
 
+def test_adapters_are_sent_merged_into_the_weights_under_published_names(tmp_path: Path) -> None:
+    import torch
+    from accelerate import Accelerator
+    from peft import LoraConfig, get_peft_model
+    from trl.distributed import DistributedBackend
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    folder = member("llava")
+    model = get_peft_model(backbones.load_model(folder), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    generation = VLLMGeneration.__new__(VLLMGeneration)
+    vars(generation).update(model=model, _dist=DistributedBackend(Accelerator(cpu=True)))
+    sent = {rollouts._published(model, name): weights.clone() for name, weights in generation._iter_named_params()}
+    assert sorted(sent) == names_on_disk(folder)
+    merged = dict(model.merge_and_unload().named_parameters())
+    name = next(name for name in merged if name.endswith("q_proj.weight"))
+    torch.testing.assert_close(sent[rollouts._published(model.base_model.model, name)], merged[name])
+
+
 @pytest.mark.parametrize(
     "rollout, message",
     [

@@ -36,7 +36,9 @@ claims:
 def started(project: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", "-m", "flows.table", "two", "--seeds", "0", "--profile", "mini"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PREFECT_HOME": str(project / ".prefect")}
+    # Making Prefect's database takes minutes on a busy machine.
+    patience = {"PREFECT_HOME": str(project / ".prefect"), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600"}
+    environment = {**os.environ, "PATH": path, **patience}
     return subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

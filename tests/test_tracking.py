@@ -167,3 +167,26 @@ def test_a_missing_report_is_told_with_what_to_do(mlflow_store):
     params, work = release(mlflow_store, "missing")
     with pytest.raises(ReportError, match=r"evaluate/mvtec-0\.json: no such report\. Run `dvc repro evaluate` to make it\."):
         register.main(params, work)
+
+
+def test_releases_can_be_compared_at_one_click(mlflow_store):
+    import mlflow
+
+    params, work = release(mlflow_store, "compared")
+    evaluated(work, right=9)
+    register.main(params, work)
+    run = runs(work)["release"]
+    assert run.data.metrics["sc_grpo_minus_base"] == 45.0
+    assert run.data.metrics["sc_grpo_minus_base.low"] < 45.0 < run.data.metrics["sc_grpo_minus_base.high"]
+    assert (run.data.metrics["sc_grpo.tpr"], run.data.metrics["sc_grpo.mvtec"]) == (90.0, 95.0)
+    assert run.data.params["pa_sft.backbone"] == params.pa_sft.backbone
+    logged = {found.path for found in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"report.html", "comparison.md", "summary.md", "charts"} <= logged
+    tags = mlflow.get_experiment(run.info.experiment_id).tags
+    columns = json.loads(tags["mlflow.sharedViewState.releases"])["selectedColumns"]
+    assert {"metrics.`sc_grpo_minus_base`", "metrics.`base.mean_balanced_accuracy`", "params.`sc_grpo.recipe`", "tags.`gates`"} <= set(
+        columns
+    )
+    assert "viewStateShareKey=releases" in tags["mlflow.note.content"]
+    markdown = (work.reports / "comparison.md").read_text()
+    assert "sc_grpo minus base" in markdown and "Not comparable: The images were made" in markdown

@@ -91,6 +91,24 @@ def test_the_command_writes_predictions_that_a_report_reads(tmp_path, capsys):
 
 
 @needs_anomalib
+def test_normals_of_another_product_are_not_passed_over(tmp_path, capsys):
+    write_samples(tmp_path / "s.jsonl", tiny_samples(tmp_path, 4))
+    other = tmp_path / "set" / "cable" / "train" / "good"
+    other.mkdir(parents=True)
+    (tmp_path / "000.png").rename(other / "000.png")
+    arguments = ["yardstick", str(tmp_path / "s.jsonl"), "--output", str(tmp_path / "p.jsonl"), "--normals", str(tmp_path / "set")]
+    assert main(arguments) == 1
+    assert "no normal training image of plate; found cable. Name the folder of that data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [("--quantile", "1.5"), ("--quantile", "0"), ("--most", "1"), ("--layout", "heap")])
+def test_settings_out_of_range_are_errors_of_usage(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["yardstick", "s.jsonl", "--output", "p.jsonl", *wrong])
+    assert ended.value.code == 2 and wrong[0] in capsys.readouterr().err
+
+
+@needs_anomalib
 @pytest.mark.parametrize(
     "name, message",
     [

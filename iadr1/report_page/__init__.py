@@ -7,14 +7,16 @@ import csv
 import hashlib
 import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from iadr1.calibration import Calibration
 from iadr1.comparison import Comparison
 from iadr1.errors import ReportError
 from iadr1.published import STAGES, ParityRow, parity
@@ -65,12 +67,44 @@ class Evaluation:
     title: str = "Evaluation"
     grid: int = 3
 
+    @cached_property
+    def report(self) -> EvalReport:
+        """The report of the predictions."""
+        return EvalReport.of(self.predictions, grid=self.grid)
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Models in the order of their training, then by name."""
+        return sorted(self.report.models, key=lambda name: (STAGES.index(name) if name in STAGES else len(STAGES), name))
+
+    @cached_property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """The pairs compared on the images that both answered; without pairs, those neighbours that share images."""
+        answered: dict[str, set[tuple[str, int, str]]] = {}
+        for each in self.predictions:
+            answered.setdefault(each.model, set()).add((each.dataset, each.seed, each.sample_id))
+        chosen = self.compared or [(first, second) for first, second in pairs(self.models) if answered[first] & answered[second]]
+        return [Comparison.of(self.predictions, first, second).to_dict() for first, second in chosen]
+
+    @cached_property
+    def published(self) -> list[ParityRow]:
+        """Ours beside the published figures, where there are any."""
+        if self.backbone is None:
+            return []
+        told, shots = self.report.to_dict(), {name: self.shots.get(name, 0) for name in self.models}
+        rows = (
+            row
+            for count in sorted({*shots.values()})
+            for row in parity(told, backbone=self.backbone, shots=count)
+            if shots[row.model] == count
+        )
+        return [row for row in rows if row.paper is not None or row.supplementary is not None]
+
 
 def page(evaluation: Evaluation) -> str:
     """The HTML of an evaluation; no part of it asks for anything from outside."""
-    report, models = EvalReport.of(evaluation.predictions, grid=evaluation.grid), _in_order(evaluation.predictions)
-    told, published = report.to_dict()["models"], _published(report, evaluation)
-    drawn = _charts(evaluation, report, models, published)
+    report, models = evaluation.report, evaluation.models
+    told, drawn = report.to_dict()["models"], _charts(evaluation)
     cards = gallery(evaluation.predictions, evaluation.samples, models, grid=evaluation.grid)
     script, style = (_source(name) for name in ("page.js", "page.css"))
     html = _environment().get_template("page.html").render(
@@ -78,15 +112,18 @@ def page(evaluation: Evaluation) -> str:
         models=[{"name": name, "title": title(name), "slot": slot, **told[name]} for slot, name in enumerate(models)],
         pooled={name: sum((found.tally for found in model.datasets.values()), Tally()) for name, model in report.models.items()},
         parts=parts(report, models),
-        compared=_comparisons(evaluation, models),
-        published=_beside(published),
+        compared=evaluation.comparisons,
+        published=_beside(evaluation.published),
         charts=drawn,
         training=[chart for chart in drawn if chart.id.partition("-")[0] in {id for id, *_ in CURVES}],
         calibrations=_calibrations(evaluation.predictions, models),
         forms=STATUSES,
         rounds=report.rounds,
         cards=cards,
-        data={"grid": evaluation.grid, "models": [title(name) for name in models], "names": models, "kinds": KINDS, "cards": cards.cards},
+        data={
+            "grid": evaluation.grid, "models": [title(name) for name in models], "names": models, "kinds": KINDS, "cards": cards.cards,
+            "pair": [*chain(*(evaluation.compared or pairs(models))[-1:])],
+        },
         limits={"cards": CARDS, "pictures": PICTURES},
         policy=POLICY + f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
         script=script,
@@ -98,10 +135,8 @@ def page(evaluation: Evaluation) -> str:
 
 def figures(evaluation: Evaluation) -> dict[str, str]:
     """The page's charts as SVG files by name."""
-    report, models = EvalReport.of(evaluation.predictions, grid=evaluation.grid), _in_order(evaluation.predictions)
-    drawn = _charts(evaluation, report, models, _published(report, evaluation))
     style, template = _source("page.css"), _environment().get_template("charts.html")
-    return {chart.id: str(template.module.drawn(chart, style)) for chart in drawn}  # type: ignore[attr-defined]
+    return {chart.id: str(template.module.drawn(chart, style)) for chart in _charts(evaluation)}  # type: ignore[attr-defined]
 
 
 def title(model: str) -> str:
@@ -135,34 +170,6 @@ def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
     return found
 
 
-def _in_order(predictions: Iterable[Prediction]) -> list[str]:
-    """Models in the order of their training, then by name."""
-    return sorted(
-        {prediction.model for prediction in predictions}, key=lambda name: (STAGES.index(name) if name in STAGES else len(STAGES), name)
-    )
-
-
-def _comparisons(evaluation: Evaluation, models: Sequence[str]) -> list[dict[str, Any]]:
-    answered: dict[str, set[tuple[str, int, str]]] = {}
-    for each in evaluation.predictions:
-        answered.setdefault(each.model, set()).add((each.dataset, each.seed, each.sample_id))
-    chosen = evaluation.compared or [(first, second) for first, second in pairs(models) if answered[first] & answered[second]]
-    return [Comparison.of(evaluation.predictions, first, second).to_dict() for first, second in chosen]
-
-
-def _published(report: EvalReport, evaluation: Evaluation) -> list[ParityRow]:
-    if evaluation.backbone is None:
-        return []
-    told, shots = report.to_dict(), {name: evaluation.shots.get(name, 0) for name in report.models}
-    rows = [
-        row
-        for count in sorted({*shots.values()})
-        for row in parity(told, backbone=evaluation.backbone, shots=count)
-        if shots[row.model] == count
-    ]
-    return [row for row in rows if row.paper is not None or row.supplementary is not None]
-
-
 def _beside(rows: Sequence[ParityRow]) -> dict[str, Any]:
     """Published figures by data set and model, the mean last, and what is wrong with them."""
     found: dict[str, dict[str, ParityRow]] = {}
@@ -172,12 +179,10 @@ def _beside(rows: Sequence[ParityRow]) -> dict[str, Any]:
     return {"rows": found, "notes": notes}
 
 
-def _charts(evaluation: Evaluation, report: EvalReport, models: Sequence[str], published: Sequence[ParityRow]) -> list[Any]:
-    found = [
-        _forest(report, models, () if evaluation.incomparable else published),
-        charts.rates_chart(_rates(report, models)),
-        _lengths(evaluation.predictions, models),
-    ]
+def _charts(evaluation: Evaluation) -> list[Any]:
+    report, models = evaluation.report, evaluation.models
+    targets = () if evaluation.incomparable else evaluation.published
+    found = [_forest(report, models, targets), charts.rates_chart(_rates(report, models)), _lengths(evaluation.predictions, models)]
     calibrated = _calibrations(evaluation.predictions, models)
     found += [charts.reliability(calibrated)] if calibrated else []
     for name, log in evaluation.logs.items():
@@ -220,12 +225,13 @@ def _lengths(predictions: Sequence[Prediction], models: Sequence[str]) -> charts
     return charts.histogram(lengths, "tokens" if counted else "characters") if predictions else None
 
 
-def _calibrations(predictions: Sequence[Prediction], models: Sequence[str]) -> list[charts.Calibration]:
+def _calibrations(predictions: Sequence[Prediction], models: Sequence[str]) -> list[tuple[str, int, Calibration]]:
+    """The calibration of every model whose answers state P(yes), over all data sets."""
     found = []
     for slot, name in enumerate(models):
         stated = [(p, each.anomalous) for each in predictions if each.model == name and (p := getattr(each, "p_yes", None)) is not None]
-        made = charts.calibration(title(name), slot, [p for p, _ in stated], [defect for _, defect in stated])
-        found += [made] if made else []
+        if stated:
+            found.append((title(name), slot, Calibration.of([p for p, _ in stated], [int(defect) for _, defect in stated])))
     return found
 
 

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from iadr1.calibration import Calibration
 
 WIDTH, HEIGHT = 440.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 16.0, 40.0
@@ -80,19 +82,6 @@ class Forest:
     width: float = WIDTH
     id: str = "intervals"
     title: str = "Balanced accuracy with 95 % intervals"
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How well the stated probabilities of a defect rank and fit: AUROC, average precision and expected calibration error, in percent."""
-
-    name: str
-    slot: int
-    n: int
-    auroc: float
-    average_precision: float
-    error: float
-    bins: Sequence[tuple[float, float, int]] = field(repr=False)
 
 
 def rates_chart(points: Sequence[tuple[str, int, str, float, float, bool]]) -> Chart:
@@ -184,45 +173,21 @@ def curve(id: str, title: str, log: Log, columns: Mapping[str, str], unit: str) 
     return Chart(id, title, f"{said}.", x, y, series)
 
 
-def reliability(found: Sequence[Calibration]) -> Chart:
-    """Share of defects among answers by the probability that they state, beside the diagonal of a calibrated model."""
-    x, y = _axes("stated probability of a defect, %", (0.0, 100.0), "defects among them, %", (0.0, 100.0))
+def reliability(found: Sequence[tuple[str, int, Calibration]]) -> Chart:
+    """Share of defects among answers by the probability that they state, beside the diagonal of a calibrated model: (model, slot, calibration)."""
+    x, y = _axes("P(yes), %", (0.0, 100.0), "defects among them, %", (0.0, 100.0))
     series = [
-        Series(
-            one.name, one.slot, line=_line(x, y, [(stated, true) for stated, true, _ in one.bins]),
-            marks=[(x.at(stated), y.at(true), f"{one.name}: {count} answers of {stated:.0f} %, {true:.0f} % defective")
-                   for stated, true, count in one.bins],
-        )
-        for one in found
-    ]  # fmt: skip
-    said = "; ".join(f"{one.name}: expected calibration error {one.error:.1f} %" for one in found)
+        _stated(name, slot, [(100 * bar.p_yes, 100 * bar.anomalous, bar.n) for bar in one.bins if bar], x, y) for name, slot, one in found
+    ]
+    said = "; ".join(f"{name}: expected calibration error {one.ece:.1f} %" for name, _, one in found)
     return Chart("reliability", "Calibration", f"{said}.", x, y, series, [(x.at(0), y.at(0), x.at(100), y.at(100), "")])
 
 
-def calibration(name: str, slot: int, stated: Sequence[float], defects: Sequence[bool], *, bins: int = 10) -> Calibration | None:
-    """The calibration of stated probabilities (0 to 1); None when the images are all defective or all normal."""
-    from scipy.stats import rankdata
-
-    p, y = np.asarray(stated, dtype=float), np.asarray(defects, dtype=bool)
-    positives, negatives = int(y.sum()), int((~y).sum())
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(p)
-    auroc = (ranks[y].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    places = np.minimum((p * bins).astype(int), bins - 1)
-    groups = [
-        (100 * float(p[own].mean()), 100 * float(y[own].mean()), int(own.sum())) for own in (places == k for k in range(bins)) if own.any()
+def _stated(name: str, slot: int, bars: Sequence[tuple[float, float, int]], x: Axis, y: Axis) -> Series:
+    marks = [
+        (x.at(stated), y.at(true), f"{name}: {count} answers of {stated:.0f} %, {true:.0f} % defective") for stated, true, count in bars
     ]
-    error = sum(count * abs(said - true) for said, true, count in groups) / len(p)
-    return Calibration(name, slot, len(p), 100 * float(auroc), 100 * _average_precision(p, y), error, groups)
-
-
-def _average_precision(p: Any, y: Any) -> float:
-    """Precision at each distinct threshold, weighted by the recall that it adds."""
-    order = np.argsort(-p, kind="stable")
-    last = np.append(np.diff(p[order]) != 0, True)
-    true = np.cumsum(y[order])[last]
-    return float(np.sum(np.diff(true, prepend=0) / y.sum() * true / (np.flatnonzero(last) + 1)))
+    return Series(name, slot, line=_line(x, y, [(stated, true) for stated, true, _ in bars]), marks=marks)
 
 
 def _axes(x: str, across: tuple[float, float], y: str, up: tuple[float, float]) -> tuple[Axis, Axis]:

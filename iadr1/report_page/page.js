@@ -59,8 +59,8 @@ function read() {
   const told = new URLSearchParams(location.hash.startsWith("#gallery") ? location.hash.slice("#gallery".length) : "");
   for (const name of [...Object.keys(FILTERS), "search", "image"]) state[name] = told.get(name) ?? "";
   if (!DATA.names.includes(state.model)) state.model = "";
-  if (!DATA.names.includes(state.b)) state.b = DATA.names.at(-1);
-  if (!DATA.names.includes(state.a)) state.a = DATA.names.at(-2) ?? state.b;
+  if (!DATA.names.includes(state.a)) state.a = DATA.pair[0] ?? "";
+  if (!DATA.names.includes(state.b)) state.b = DATA.pair[1] ?? "";
 }
 
 function keep() {
