@@ -208,19 +208,21 @@ class VllmEngine:
         requests = ahead(lambda at: self._request(chats[at]), places, workers=DECODERS, most=self.waiting)
         asked: dict[int, tuple[int, float]] = {}
         while True:
-            for at, request in islice(requests, self.waiting - len(asked)):
-                asked[self._ask(request, sampling)] = (at, time.perf_counter())
+            some = list(islice(requests, self.waiting - len(asked)))
+            if some:
+                numbers = self._ask([request for _, request in some], sampling)
+                asked |= {number: (at, time.perf_counter()) for number, (at, _) in zip(numbers, some, strict=True)}
             if not asked:
                 return
             finished = [output for output in self.engine.llm_engine.step() if output.finished]
             if finished:
                 yield dict(self._generated(output.outputs[0], *asked.pop(int(output.request_id))) for output in finished)
 
-    def _ask(self, request: dict[str, Any], sampling: Any) -> int:
-        """Hand a request over; its number."""
+    def _ask(self, requests: list[dict[str, Any]], sampling: Any) -> list[int]:
+        """Hand requests over; their numbers."""
         # The chat template writes the BOS; vLLM would put a second one before it.
-        (name,) = self.engine.enqueue([request], sampling, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False})
-        return int(name.partition("-")[0])
+        names = self.engine.enqueue(requests, sampling, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False})
+        return [int(name.partition("-")[0]) for name in names]
 
     def _sampling(self, pattern: str | None) -> Any:
         from vllm import SamplingParams

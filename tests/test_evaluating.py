@@ -41,7 +41,7 @@ def command(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_kills_change_no_prediction_and_repeat_no_more_than_the_batch_in_flight(tmp_path: Path) -> None:
-    project(tmp_path, 120)
+    project(tmp_path, 60)
     done = command(tmp_path, "tests.killed_run", str(tmp_path), str(tiny_backbone()), str(KILLS), "1")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
