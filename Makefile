@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table test lint lock check bench-core bench-data bench-train backbone ui clean
+.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ bench-core: setup ## Measure how fast completions are scored and reports made
 bench-data: setup ## Measure listing, hashing and validating 10,000 and 100,000 samples
 	@$(BIN)/python benchmarks/bench_data.py
 
-bench-train: setup ## Measure training and generation against a bare loop and TRL as it comes
-	@$(BIN)/python benchmarks/bench_train.py
+bench-train: setup ## Measure both trainings beside TRL and the published recipe, and where the time of a step goes
+	@$(BIN)/python -m benchmarks.bench_train
+
+bench-eval: setup ## Measure images a second of an evaluation against vLLM alone and batches of four, and its memory
+	@$(BIN)/python -m benchmarks.bench_eval
 
 backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights ship with the project)
 	@$(BIN)/python -m tasks._backbone

@@ -1,4 +1,4 @@
-"""How fast the inspection core is: start-up, runaway texts, scoring and reports. Run `python benchmarks/bench_core.py [--quick]`."""
+"""How fast the inspection core is: start-up, runaway texts, scoring and reports. Run `python benchmarks/bench_core.py [--share 10]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from iadr1.report import EvalReport, Prediction
 from iadr1.rewards import PRESETS, scores
@@ -58,17 +59,15 @@ def bench_scoring(count: int) -> None:
     samples = [sample(rng, number // 4) for number in range(2 * count)]
     length = sum(map(len, completions)) / len(completions)
     for preset in PRESETS:
-        once = _seconds(lambda name=preset: scores(completions[:count], samples[:count], preset=name))
-        twice = _seconds(lambda name=preset: scores(completions, samples, preset=name))
+        once = _seconds(partial(scores, completions[:count], samples[:count], preset=preset))
+        twice = _seconds(partial(scores, completions, samples, preset=preset))
         print(f"score {preset:9}{count / once:10,.0f}/s, twice as many {2 * count / twice:10,.0f}/s ({length:.0f} characters a completion)")
 
 
 def bench_runaway() -> None:
     """Milliseconds for a megabyte of the worst texts."""
     pieces = ["No</answer>", "<", "<think>", "<answer>No</answer>", "yes no ", "a ", "<th"]
-    slowest = max(
-        (_seconds(lambda text=text: Verdict.parse(text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces)
-    )
+    slowest = max((_seconds(partial(Verdict.parse, text)), text[:20]) for text in (piece * (1_000_000 // len(piece)) for piece in pieces))
     print(f"parse 1 MB of a runaway: at most {1000 * slowest[0]:.1f} ms ({slowest[1]!r}…)")
 
 
@@ -96,9 +95,8 @@ def bench_start() -> None:
     """Seconds from the shell to the help text and to a score."""
     for arguments in (["--help"], ["explain", "<think>a</think><answer>No</answer>"]):
         command = [sys.executable, "-m", "iadr1.cli", *arguments]
-        fastest = _seconds(
-            lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), times=5, clock=time.perf_counter
-        )
+        run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+        fastest = _seconds(run, times=5, clock=time.perf_counter)
         print(f"iadr1 {arguments[0]}: {fastest:.2f} s")
 
 
@@ -115,8 +113,8 @@ def _seconds(action: Callable[[], object], *, times: int = 3, clock: Callable[[]
 def main() -> None:
     """Print every figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
-    share = 10 if parser.parse_args().quick else 1
+    parser.add_argument("--share", type=int, default=1, metavar="N", help="an N-th of the sizes")
+    share = parser.parse_args().share
     bench_start()
     bench_runaway()
     bench_scoring(100_000 // share)

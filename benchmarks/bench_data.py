@@ -72,14 +72,14 @@ def validate(root: Path) -> int:
     from iadr1.datasets import samples_of, split_of
     from iadr1.params import Validate
     from tasks._tables import tables
-    from tasks.validate import _judged
+    from tasks.validate import findings_of
 
     samples = samples_of("mvtec", root / "set", "set")
     parts = {
         name: [sample for sample in samples if split_of(sample) == split] for name, split in (("sc_grpo", "train"), ("test/set", "test"))
     }
     judged = tables(parts, grid=3, layouts={})
-    findings = _judged(judged, Validate(minimum_rows=1, minimum_minority_share=0.0), chains=True, pages=root / "data_docs")
+    findings = findings_of(judged, Validate(minimum_rows=1, minimum_minority_share=0.0), chains=True, pages=root / "data_docs")
     assert not findings, findings
     return sum(map(len, judged.values()))
 

@@ -1,155 +1,172 @@
-"""Samples a second of PA-SFT and SC-GRPO on a 2 M-parameter Qwen2.5-VL, against a bare training loop and TRL as it comes.
+"""Samples a second and memory of PA-SFT and SC-GRPO beside TRL's trainers and the published recipe's batches, and where a step's time goes.
 
-Run with `python -m benchmarks.bench_train [bare] [stock] [pa_sft] [generate] [sc_grpo]`.
+Run with `python -m benchmarks.bench_train`. Every arm trains the same model on the same rows, in a process of its own, one after the other,
+again and again: what others do on the machine then meets all of them. Ratios are those of a round, shown as median and range.
 """
 
+from __future__ import annotations
+
 import argparse
-import itertools
+import gc
+import json
+import multiprocessing
+import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from iadr1 import backbones, pa_sft, prompts, sc_grpo
-from iadr1.engines import TransformersEngine
+from benchmarks.arms import Arm, Meter, Work, own_pa_sft, pa_sft_arms, sc_grpo_arms
+from iadr1.report_tables import table
 from iadr1.samples import Sample
-from iadr1.training import Job
 from tests.tiny import build, tiny_samples
 
-ROWS, BATCH, EPOCHS, SIDE, STEPS, TOKENS = 64, 32, 3, 96, 4, 60
-THOUGHT = "A narrow bright line crosses the {} part of this plate and stands out from the grain."
+THOUGHT = {
+    True: "The plate has an even grain of grey. In one of its corners a dark square with sharp edges interrupts that grain. This is a defect.",
+    False: "The plate has an even grain of grey. It runs without a break from one corner to the other, and no place stands out from it.",
+}
+STAGES: dict[str, Callable[[Work], list[Arm]]] = {"pa_sft": pa_sft_arms, "sc_grpo": sc_grpo_arms}
+SIDE = 64
+Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print one line a measurement: a second of the clock, and of the processor (on a busy machine only the latter says much)."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benches", nargs="*", default=list(BENCHES), help=f"of {', '.join(BENCHES)}")
+    """Print the tables, and write all figures where `--json` says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_train", description=__doc__)
+    parser.add_argument("stages", nargs="*", default=[*STAGES], help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--rounds", type=int, default=5, help="how often every arm is measured (default %(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="a smaller model on few rows: whether everything runs, not how fast")
+    parser.add_argument("--json", type=Path, help="where to write every measurement")
+    options = parser.parse_args()
+    # TRL imports vLLM wherever it is installed, which takes 10 s and is for nothing here.
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
-        model, images = Path(folder, "model"), Path(folder, "images")
-        images.mkdir()
-        build(model, width=128, depth=4, max_pixels=SIDE * SIDE)
-        samples = [_wordy(sample) for sample in tiny_samples(images, ROWS, side=SIDE)]
-        for bench in parser.parse_args().benches:
-            BENCHES[bench](model, samples, Path(folder))
+        work = _work(Path(folder), tiny=options.tiny)
+        found = {}
+        for stage in options.stages:
+            given = _taught(work) if stage == "sc_grpo" else work
+            found[stage] = measure(STAGES[stage](given), given, rounds=options.rounds)
+    for stage, rows in found.items():
+        sys.stdout.write(f"\n{markdown(stage, rows)}")
+    if options.json:
+        told = {"threads": os.environ.get("OMP_NUM_THREADS"), "load": os.getloadavg(), "measured": found}
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def _wordy(sample: Sample) -> Sample:
-    return replace(sample, reasoning=THOUGHT.format("left")[: 20 if sample.anomalous else 45])
+def _work(folder: Path, *, tiny: bool) -> Work:
+    """The small backbone and 64 pictures of 64 x 64 pixels."""
+    (folder / "images").mkdir()
+    samples = [wordy(sample) for sample in tiny_samples(folder / "images", 8 if tiny else 64, side=SIDE)]
+    if tiny:
+        alone(_build_tiny, folder / "tiny")
+        return Work(folder / "tiny", samples, folder, SIDE * SIDE, epochs=1, batch=8, steps=1, completions=24, tokens=4)
+    return Work(Path("backbones/small"), samples, folder, SIDE * SIDE, epochs=4, batch=32, steps=2, completions=96, tokens=96)
 
 
-@contextmanager
-def _measured(name: str, count: int) -> Iterator[None]:
-    clock, processor = time.perf_counter(), time.process_time()
-    yield
-    clock, processor = time.perf_counter() - clock, time.process_time() - processor
-    sys.stdout.write(f"{name:34} {count / clock:7.1f} samples/s  {count / processor:7.1f} a processor second\n")
-    sys.stdout.flush()
+def _build_tiny(folder: Path) -> None:
+    build(folder, max_pixels=SIDE * SIDE)
 
 
-def _measuring(name: str, count: int) -> Any:
-    """A callback that measures a training without what comes before and after it."""
-    from transformers import TrainerCallback
-
-    class Measure(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.measured = _measured(name, count)
-            self.measured.__enter__()
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            self.measured.__exit__(None, None, None)
-
-    return Measure()
+def _taught(work: Work) -> Work:
+    """The same with a model that was taught for half a minute: its completions are about as long as chains, if seldom in the form."""
+    alone(measured, Arm("teaching", own_pa_sft), replace(work, epochs=work.epochs**2, keys={"learning_rate": 2e-3}))
+    return replace(work, model=work.folder / "pa_sft" / "model")
 
 
-def bench_bare(model: Path, samples: Sequence[Sample], folder: Path) -> None:
-    """Forward, backward and step on batches that are ready."""
-    import torch
-
-    network, batches = backbones.load_model(model).train(), _batches(model, samples)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    with _measured("bare loop", ROWS * EPOCHS):
-        for batch in itertools.chain(*[batches] * EPOCHS):
-            network(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+def wordy(sample: Sample) -> Sample:
+    """The sample with a chain of the length that the stages' have."""
+    return replace(sample, reasoning=THOUGHT[sample.anomalous is True])
 
 
-def _batches(model: Path, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
-    inner = DataCollatorForVisionLanguageModeling(backbones.load_processor(model), completion_only_loss=True)
-    collator, rows = pa_sft.Collator(inner, remember=2**30), list(pa_sft.rows(samples))
-    batches = [collator(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)]
-    sys.stdout.write(f"a batch is {tuple(batches[0]['input_ids'].shape)}, {int((batches[0]['labels'] >= 0).sum())} tokens are learned\n")
-    return batches
-
-
-def bench_stock(model: Path, samples: Sequence[Sample], folder: Path) -> None:
-    """TRL as its example uses it."""
-    from datasets import Image
-    from datasets import Sequence as Several
-    from trl import SFTConfig, SFTTrainer
-
-    rows = pa_sft.rows(samples).cast_column("images", Several(Image()))
-    config = SFTConfig(str(folder / "stock"), max_length=None, bf16=False, gradient_checkpointing=False, report_to="none", **_keys())
-    trainer = SFTTrainer(str(model), args=config, train_dataset=rows, processing_class=backbones.load_processor(model))
-    trainer.add_callback(_measuring("PA-SFT, TRL as it comes", ROWS * EPOCHS))
-    trainer.train()
+def measure(arms: Sequence[Arm], work: Work, *, rounds: int) -> list[Row]:
+    """One row an arm and round, arms interleaved."""
+    found = []
+    for number in range(rounds):
+        # The other way round every second time: what slows down within a round then meets both ends of it.
+        for arm in arms if number % 2 == 0 else reversed(arms):
+            row = {"round": number, "arm": arm.name, **alone(measured, arm, work)}
+            found.append(row)
+            sys.stderr.write(f"{json.dumps(row)}\n")
+    return found
 
 
-def bench_pa_sft(model: Path, samples: Sequence[Sample], folder: Path) -> None:
-    """The stage's own path."""
-    pa_sft.train(_job(model, folder, _measuring("PA-SFT", ROWS * EPOCHS), **_keys()), samples, validation=())
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, called in a forked process: libraries are imported once, and memory is that of the call.
+
+    Nothing may compute in this process: the threads of OpenMP and CUDA's context do not survive a fork.
+    """
+    _import()
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe(duplex=False)
+    child = fork.Process(target=_send, args=(there, function, *arguments))
+    child.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError as error:
+        raise SystemExit(f"{function.__name__} failed; see above.") from error
+    finally:
+        child.join()
 
 
-def _keys() -> dict[str, Any]:
-    return {
-        "num_train_epochs": EPOCHS, "per_device_train_batch_size": BATCH, "logging_steps": 5, "save_strategy": "no", "disable_tqdm": True,
-    }  # fmt: skip
+def _send(pipe: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    pipe.send(function(*arguments))
 
 
-def _job(model: Path, folder: Path, callback: Any, **keys: Any) -> Job:
-    return Job(keys, model, SIDE * SIDE, (), 0, folder / "checkpoints", folder / "trained", callbacks=[callback])
+def _import() -> None:
+    import datasets  # noqa: F401
+    import torch  # noqa: F401
+    import trl.trainer.grpo_trainer
+    import trl.trainer.sft_trainer  # noqa: F401
 
 
-def bench_generate(model: Path, samples: Sequence[Sample], folder: Path) -> None:
-    """Greedy answers of the evaluation engine."""
-    engine = TransformersEngine(model, batch_size=ROWS, max_new_tokens=TOKENS)
-    chats = [prompts.messages(sample) for sample in samples]
-    engine(chats[:2])
-    with _measured(f"generate, up to {TOKENS} tokens", ROWS):
-        answers = engine(chats)
-    sys.stdout.write(f"tokens an answer: {sum(answer.tokens for answer in answers) / len(answers):.0f}\n")
+def measured(arm: Arm, work: Work) -> Row:
+    """What the arm takes."""
+    from tasks._training import quiet_libraries
+
+    quiet_libraries()
+    gc.collect()
+    meter = Meter()
+    told = arm.train(work, meter, **arm.options)
+    return {**asdict(meter), **told}
 
 
-def bench_sc_grpo(model: Path, samples: Sequence[Sample], folder: Path) -> None:
-    """Rollouts, rewards, reference and update."""
-    keys = {
-        "max_steps": STEPS,
-        "per_device_train_batch_size": ROWS,
-        "max_completion_length": TOKENS,
-        "save_strategy": "no",
-        "logging_steps": 1,
-    }
-    rewards = {"consistency": 1.0, "accuracy": 1.0, "location": 1.0, "type": 1.0}
-    job = _job(model, folder, _measuring("SC-GRPO (completions)", ROWS * STEPS), disable_tqdm=True, **keys)
-    outcome = sc_grpo.train(job, samples, validation=(), preset="paper", rewards=rewards, grid=3)
-    lengths = [entry["completions/mean_length"] for entry in outcome.history if "completions/mean_length" in entry]
-    sys.stdout.write(f"tokens a completion: {sum(lengths) / len(lengths):.0f}\n")
+def markdown(stage: str, rows: Sequence[Row]) -> str:
+    """The figures of a stage, one row an arm, and for SC-GRPO the shares of a step."""
+    names = list(dict.fromkeys(row["arm"] for row in rows if row["round"] == 0))
+    arms = {name: sorted((row for row in rows if row["arm"] == name), key=lambda row: row["round"]) for name in names}
+    header = ["", *HEADER]
+    found = [f"{stage} ({len(arms[names[0]])} rounds)\n\n", table(header, [[name, *_cells(arms[name], arms[names[0]])] for name in names])]
+    if any(row["parts"] for row in rows):
+        found += ["\n", table(["of a step's time", *PARTS], [[name, *part_shares(arms[name], clock="processor")] for name in names])]
+    return "".join(found)
 
 
-BENCHES: dict[str, Callable[[Path, Sequence[Sample], Path], None]] = {
-    "bare": bench_bare,
-    "stock": bench_stock,
-    "pa_sft": bench_pa_sft,
-    "generate": bench_generate,
-    "sc_grpo": bench_sc_grpo,
-}
+HEADER = ["samples/s", "samples a second of a core", "iadr1's rate over this", "memory above the start, MiB"]
+PARTS = ["rollout", "reward", "learner", "everything else"]
+
+
+def _cells(rows: Sequence[Row], ours: Sequence[Row]) -> list[str]:
+    rates = [range_of([row["samples"] / row[clock] for row in rows], ".1f") for clock in ("wall", "processor")]
+    ratios = range_of(
+        [(own["samples"] / own["processor"]) / (row["samples"] / row["processor"]) for own, row in zip(ours, rows, strict=True)], ".2f"
+    )
+    return [*rates, ratios, range_of([(row["peak_bytes"] - row["start_bytes"]) / 2**20 for row in rows], ".0f")]
+
+
+def part_shares(rows: Sequence[Row], *, clock: str) -> list[str]:
+    """The shares of a step's time in percent: those of a GPU by its clock, of a processor by its own seconds."""
+    spent = [{**row["parts"], PARTS[-1]: row[clock] - sum(row["parts"].values())} for row in rows]
+    return [range_of([100 * parts[name] / row[clock] for parts, row in zip(spent, rows, strict=True)], ".2f") + " %" for name in PARTS]
+
+
+def range_of(values: Sequence[float], form: str) -> str:
+    """Median, least and most."""
+    return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
+
 
 if __name__ == "__main__":
     main()

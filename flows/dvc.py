@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple, cast
 
 DVC = (sys.executable, "-m", "dvc")
 SECONDS_TO_STOP = 20.0
@@ -212,7 +212,8 @@ def _started(*arguments: str) -> subprocess.Popen[str]:
 def _answer(process: subprocess.Popen[str]) -> str:
     answer, errors = process.communicate()
     if process.returncode != 0:
-        raise DvcError(errors.strip() or f"`{' '.join(map(str, process.args))}` ended with exit code {process.returncode}")
+        command = " ".join(cast("tuple[str, ...]", process.args))
+        raise DvcError(errors.strip() or f"`{command}` ended with exit code {process.returncode}")
     return answer
 
 

@@ -126,7 +126,7 @@ def ending(experiment: str | None) -> str:
         (
             report.read_text(encoding="utf-8").strip(),
             "",
-            f"Report      {report} and {reports / 'summary.json'}",
+            f"Report      {reports / 'report.html'}, {report} and {reports / 'summary.json'}",
             f"Runs        {mlflow}",
             f"Registered  {registered.get('message', 'nothing')}",
         )

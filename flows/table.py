@@ -1,5 +1,7 @@
 """A table of the paper as one flow: the default run of every seed, the rows that differ from it, and our figures beside the paper's.
 
+What is up to date is not started, and a killed run goes on where it stopped.
+
 python -m flows.table 3 [--seeds 0,1,2] [--profile smoke]
 """
 
@@ -43,31 +45,58 @@ class Pace:
         return "" if not known else f", about {minutes}" if len(known) == len(left) else f", more than {minutes}"
 
 
+@dataclass(slots=True)
+class Progress:
+    """One graph of the table while it runs: what has run, what cannot because something before it has failed, and why."""
+
+    title: str
+    plan: dvc.Plan
+    ran: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    why: str = ""
+
+
 @flow(name="table", persist_result=False)
-def table(name: str, seeds: str, profile: str | None) -> None:
-    """Bring every run of the table's grid up to date, seed by seed; what is up to date is not started."""
+def table(name: str, seeds: str, profile: str | None) -> dict[str, str]:
+    """Bring every run of the table's grid up to date, seed by seed; of each run that has failed, the reason in its own words."""
     graphs = json.loads(command("compose", name, seeds, profile))
     plans = dvc.plans([Path(graph["pipeline"]) for graph in graphs])
-    due = [(at, stage) for at, plan in enumerate(plans) for stage in plan.due if stage not in graphs[at]["skip"]]
-    show(f"{len(graphs)} runs, {len(due)} stages to run")
-    pace, ran = Pace(), [frozenset[str]() for _ in graphs]
-    for number, (at, stage) in enumerate(due, 1):
-        title = graphs[at]["title"]
-        show(f"\n[{number} of {len(due)}{pace.told([stage for _, stage in due[number - 1 :]])}] {title}")
-        started = time.monotonic()
-        named = run_stage.with_options(name=f"{title}: {stage}", retries=RETRIES.get(stage, 0))
-        state = named(str(plans[at].pipeline), stage, plans[at].must_run(stage, ran[at]), return_state=True)
-        if not state.is_completed():
-            state.result()
-        if state.message == "ran":
-            pace.took(stage, time.monotonic() - started)
-        if state.message != "unchanged":
-            ran[at] |= {stage}
+    runs = [Progress(graph["title"], plan) for graph, plan in zip(graphs, plans, strict=True)]
+    due = [(run, stage) for run, graph in zip(runs, graphs, strict=True) for stage in run.plan.due if stage not in graph["skip"]]
+    show(f"{len(runs)} runs, {len(due)} stages to run")
+    pace = Pace()
+    for number, (run, stage) in enumerate(due, 1):
+        show(f"\n[{number} of {len(due)}{pace.told([stage for _, stage in due[number - 1 :]])}] {run.title}")
+        if run.lost & run.plan.upstream[stage]:
+            show(f"{stage:<24} left out")
+            run.lost |= {stage}
+        else:
+            one_stage(run, stage, pace)
+    return {str(run.plan.pipeline): run.why for run in runs if run.why}
 
 
-def command(verb: str, name: str, seeds: str, profile: str | None) -> str:
+def one_stage(run: Progress, stage: str, pace: Pace) -> None:
+    """Run one stage; where it says itself why it has failed (a training that collapses), the table goes on without it."""
+    started = time.monotonic()
+    named = run_stage.with_options(name=f"{run.title}: {stage}", retries=RETRIES.get(stage, 0))
+    state = named(str(run.plan.pipeline), stage, run.plan.must_run(stage, run.ran), return_state=True)
+    try:
+        state.result()
+    except dvc.StageFailed as failure:
+        if not failure.explained:
+            raise
+        show(f"{stage:<24} failed")
+        run.lost, run.why = run.lost | {stage}, str(failure)
+        return
+    if state.message == "ran":
+        pace.took(stage, time.monotonic() - started)
+    if state.message != "unchanged":
+        run.ran |= {stage}
+
+
+def command(verb: str, name: str, seeds: str, profile: str | None, *more: str) -> str:
     """What `python -m tasks._table` answers."""
-    words = [sys.executable, "-m", "tasks._table", verb, name, "--seeds", seeds, *(("--profile", profile) if profile else ())]
+    words = [sys.executable, "-m", "tasks._table", verb, name, "--seeds", seeds, *(("--profile", profile) if profile else ()), *more]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CannotStart(done.stderr.strip(), done.returncode)
@@ -93,9 +122,12 @@ def main() -> None:
 
 
 def told(given: Any) -> None:
-    """Run the table and print its page."""
-    table(given.table, given.seeds, given.profile or None)
-    show("\n" + command("show", given.table, given.seeds, given.profile or None))
+    """Run the table and print its page; raises StageFailed when not all of its runs could end."""
+    asked = (given.table, given.seeds, given.profile or None)
+    failed = table(*asked)
+    show("\n" + command("show", *asked, "--failed", json.dumps(failed)))
+    if failed:
+        raise dvc.StageFailed("of the table's runs", "\n".join(f"{pipeline}: {why}" for pipeline, why in failed.items()), explained=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from iadr1.errors import ModelError
 
 PARTS = ("vision", "projector", "language")
 PACKED = "packed_flash_sdpa"
+# PEFT puts this before every name of a model that it wraps.
+ADAPTED = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +299,11 @@ def freeze(model: Any, names: Iterable[str]) -> None:
 
 
 def part_sizes(model: Any) -> dict[str, dict[str, int]]:
-    """How many parameters each part has and how many of them are trained."""
+    """How many parameters each part has, adapters included, and how many of them are trained."""
     record = BACKBONES[model.config.model_type]
     sizes = {part: {"parameters": 0, "trained": 0} for part in PARTS}
     for name, parameter in model.named_parameters():
-        part = sizes[record.part(name)]
+        part = sizes[record.part(name.removeprefix(ADAPTED))]
         part["parameters"] += count(parameter)
         part["trained"] += count(parameter) * parameter.requires_grad
     return sizes

@@ -18,6 +18,7 @@ Chat = Sequence[Mapping[str, Any]]
 
 # Batches are made within so many chats, whatever was answered before: with them, the last bits of the logits stay the same.
 PART = 256
+MANY = 1024  # prompts that are remembered
 DECODERS = 4  # threads that decode images ahead of vLLM
 
 
@@ -73,6 +74,25 @@ def _collected(answers: Iterable[dict[int, Generated]], done: Callable[[int], ob
     return [found[place] for place in sorted(found)]
 
 
+class Prompts:
+    """Chats as the model reads them; those that differ in their images alone are written once."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.known: dict[tuple[Any, ...], str] = {}
+
+    def __call__(self, chat: Chat) -> str:
+        parts = [(message["role"], message["content"]) for message in chat]
+        key = tuple(
+            (role, said if isinstance(said, str) else tuple((part["type"], part.get("text")) for part in said)) for role, said in parts
+        )
+        if key not in self.known:
+            if len(self.known) >= MANY:
+                self.known.clear()
+            self.known[key] = backbones.prompt_text(self.processor, chat)
+        return self.known[key]
+
+
 class TransformersEngine:
     """Greedy answers from transformers' own `generate`, in batches of chats of like length."""
 
@@ -83,7 +103,7 @@ class TransformersEngine:
         self.model = backbones.load_model(model).eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.stops = _stop_tokens(self.model, self.processor)
-        self.answer_tokens = answer_tokens(self.processor.tokenizer)
+        self.prompt, self.answer_tokens = Prompts(self.processor), answer_tokens(self.processor.tokenizer)
 
     def __call__(self, chats: Sequence[Chat], done: Callable[[int], object] = _no_one) -> list[Generated]:
         """The answers, in the order of the chats."""
@@ -104,13 +124,13 @@ class TransformersEngine:
     def _batches(self, chats: Sequence[Chat], part: int) -> Iterator[list[int]]:
         for first in range(0, len(chats), part):
             some = {at: chats[at] for at in range(first, min(first + part, len(chats)))}
-            lengths = {at: (len(images_of(chat)), len(backbones.prompt_text(self.processor, chat)), at) for at, chat in some.items()}
+            lengths = {at: (len(images_of(chat)), len(self.prompt(chat)), at) for at, chat in some.items()}
             order = sorted(some, key=lengths.__getitem__)
             yield from (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
 
     def _inputs(self, chats: Sequence[Chat]) -> Any:
         images = [[open_image(path) for path in images_of(chat)] for chat in chats]
-        prompts = [backbones.prompt_text(self.processor, chat) for chat in chats]
+        prompts = [self.prompt(chat) for chat in chats]
         # Left padding: generation continues from the last column.
         return self.processor(images=images, text=prompts, padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False)
 
@@ -118,11 +138,13 @@ class TransformersEngine:
         import torch
 
         watch = Watch(self.answer_tokens)
-        processors = [watch] if pattern is None else [watch, self._constraint(pattern)]
+        # Where a form decides, P(yes) is not the model's own.
+        processor = watch if pattern is None else self._constraint(pattern)
         with torch.inference_mode():
-            output = self.model.generate(**inputs.to(self.model.device), **self._greedy(), logits_processor=processors)
+            output = self.model.generate(**inputs.to(self.model.device), **self._greedy(), logits_processor=[processor])
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._generated(tokens, masses) for tokens, masses in zip(answers, watch.rows(), strict=True)]
+        masses: list[Any] = list(watch.rows()) or [None] * len(answers)
+        return [self._generated(*one) for one in zip(answers, masses, strict=True)]
 
     def _greedy(self) -> dict[str, Any]:
         # A sampled image token would have no image; SC-GRPO's rollouts suppress it as well.
@@ -147,11 +169,11 @@ class TransformersEngine:
         known = xgrammar.TokenizerInfo.from_huggingface(self.processor.tokenizer, vocab_size=vocabulary, stop_token_ids=sorted(self.stops))
         return LogitsProcessor(xgrammar.GrammarCompiler(known).compile_regex(pattern))
 
-    def _generated(self, tokens: list[int], masses: Sequence[Sequence[float]]) -> Generated:
+    def _generated(self, tokens: list[int], masses: Sequence[Sequence[float]] | None) -> Generated:
         ends = [at for at, token in enumerate(tokens) if token in self.stops]
         kept = tokens[: ends[0] + 1] if ends else tokens
-        at = answer_position(lambda some: _raw(self.processor, some), kept)
-        sure = None if at is None else p_yes(*masses[at])
+        at = answer_position(lambda some: _raw(self.processor, some), kept) if masses else None
+        sure = p_yes(*masses[at]) if masses and at is not None else None
         return Generated(_raw(self.processor, kept).strip(), not ends, len(kept), sure, "stop" if ends else "length")
 
 
@@ -172,7 +194,7 @@ class VllmEngine:
         remembered = {"mm_processor_cache_gb": 1.0 if images > 1 else 0.0}
         self.engine = _vllm(model, limit_mm_per_prompt={"image": images}, max_num_seqs=batch_size, **pixels, **remembered)
         self.max_new_tokens, self.waiting = max_new_tokens, 2 * batch_size
-        self.answer_tokens = answer_tokens(self.processor.tokenizer)
+        self.prompt, self.answer_tokens = Prompts(self.processor), answer_tokens(self.processor.tokenizer)
 
     def __call__(self, chats: Sequence[Chat], done: Callable[[int], object] = _no_one) -> list[Generated]:
         """The answers, in the order of the chats."""
@@ -208,14 +230,15 @@ class VllmEngine:
         banned = {self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token): -100.0}
         return SamplingParams(
             temperature=0.0, max_tokens=self.max_new_tokens, logit_bias=banned, detokenize=False, flat_logprobs=True,
-            logprob_token_ids=[token for tokens in self.answer_tokens for token in tokens] or None,
+            # Where a form decides, P(yes) is not the model's own.
+            logprob_token_ids=[token for tokens in self.answer_tokens for token in tokens] if pattern is None else None,
             structured_outputs=None if pattern is None else StructuredOutputsParams(regex=pattern),
         )  # fmt: skip
 
     def _request(self, chat: Chat) -> dict[str, Any]:
         paths = images_of(chat)
         return {
-            "prompt": backbones.prompt_text(self.processor, chat),
+            "prompt": self.prompt(chat),
             "multi_modal_data": {"image": [open_image(path) for path in paths]},
             # By name, a reference that many chats share is known without looking at its pixels.
             "multi_modal_uuids": {"image": paths},
@@ -231,8 +254,8 @@ class VllmEngine:
         )
 
     def _p_yes(self, flat: Any, tokens: Sequence[int]) -> float | None:
-        at = answer_position(lambda some: _raw(self.processor, some), tokens)
-        if at is None or flat is None:
+        at = answer_position(lambda some: _raw(self.processor, some), tokens) if flat is not None else None
+        if at is None:
             return None
         # The token that was chosen comes first.
         first = flat.start_indices[at] + 1
@@ -252,7 +275,13 @@ def _vllm(model: Path, **limits: Any) -> Any:
     return LLM(str(model), seed=0, dtype="float32", enforce_eager=True, **limits)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine, "vllm": VllmEngine}
+def _server_engine(model: Path, **settings: Any) -> Engine:
+    from iadr1.remote.server import ServerEngine
+
+    return ServerEngine(model, **settings)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"transformers": TransformersEngine, "vllm": VllmEngine, "server": _server_engine}
 
 
 def images_of(chat: Chat) -> list[str]:

@@ -25,5 +25,9 @@ class TeacherError(Iadr1Error):
     """A teacher of Expert-AD that cannot be reached, refuses, or costs more than allowed."""
 
 
+class EngineError(Iadr1Error):
+    """A model behind a network or in another program that cannot be reached, refuses, or costs more than allowed."""
+
+
 class Stopped(Iadr1Error):
     """A training that was asked to stop (SIGTERM) and can be resumed; the command ends with exit code 143."""

@@ -40,7 +40,8 @@ class Limits:
     `one_class`     most answers of one class while the prompts have both (a tenth at least): the answer no longer depends on the image.
     `loss_rise`     most nats a token above the best median loss of PA-SFT: it diverges.
     `mismatch`      most nats a token between vLLM's and the learner's log-probabilities of what vLLM said, at any step: the same model in another
-                    precision stays below 0.05, and top-p 0.9 adds 0.11 at most, because vLLM's are of what top-p and top-k leave.
+                    precision stays below 0.05. vLLM's are of what top-p and top-k leave: 0.9 adds 0.11 at most, and 50 only to a model whose
+                    next token is nearly random.
     """
 
     window: int = 10
@@ -176,6 +177,7 @@ def stops_when_collapsed(limits: Limits) -> Any:
 
     class StopWhenCollapsed(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Judge the log as it is; raise ModelError where it shows a collapse."""
             reason = collapse(state.log_history, limits)
             if reason is None:
                 return
@@ -231,6 +233,7 @@ def saves_when_asked(wish: Sigterm) -> Any:
 
     class SaveWhenAsked(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Ask all processes whether one was told to stop."""
             wish.asked = _is_any(wish.asked, args.device)
             if wish.asked:
                 control.should_save = control.should_training_stop = True

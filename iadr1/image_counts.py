@@ -17,6 +17,7 @@ def count_images(trainer: Any) -> Any:
     compute = trainer._get_per_token_logps_and_entropies
 
     def counting(model: Any, input_ids: Any, *others: Any, batch_num_images: Any = None, **options: Any) -> Any:
+        """TRL's log-probabilities, each forward pass told the images of its rows."""
         # TRL computes some rows at a time, in order; every forward pass takes the counts of its rows.
         counts = iter(options["num_images"])
         hook = trainer.accelerator.unwrap_model(model).register_forward_pre_hook(

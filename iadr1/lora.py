@@ -11,8 +11,6 @@ from typing import Any
 from iadr1 import backbones, sharding
 from iadr1.errors import ParamsError
 
-# PEFT puts this before every name of the model that it wraps.
-PREFIX = "base_model.model."
 # Our own key among PEFT's.
 QUANTIZED = "quantized"
 KINDS = ("nf4", "fp4")
@@ -97,14 +95,3 @@ def _targets(model: Any, freeze: Collection[str]) -> list[str]:
     record, output = backbones.BACKBONES[model.config.model_type], model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not output]
     return [name for name in linear if record.part(f"{name}.") not in freeze]
-
-
-def part_sizes(model: Any) -> dict[str, dict[str, int]]:
-    """How many parameters each part of an adapted model has, adapters included, and how many of them are trained."""
-    record = backbones.BACKBONES[model.get_base_model().config.model_type]
-    sizes = {part: {"parameters": 0, "trained": 0} for part in backbones.PARTS}
-    for name, parameter in model.named_parameters():
-        part = sizes[record.part(name.removeprefix(PREFIX))]
-        part["parameters"] += backbones.count(parameter)
-        part["trained"] += backbones.count(parameter) * parameter.requires_grad
-    return sizes

@@ -37,13 +37,17 @@ def _first(tokenizer: Any, text: str) -> Iterator[int]:
 def answer_position(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> int | None:
     """Which token the answer begins with: after the last <answer>, else after the reasoning, else the first of the text.
 
-    None where a text has tags but no answer, where nothing follows, and where the token began before the answer did.
+    None where a text has tags but no answer, where nothing follows them, and where the token began before the answer did.
     """
     text = decode(tokens)
+    if not text.strip():
+        return 0 if tokens else None
     start = _answer_start(text)
     if start is None or not text[start:].strip():
         return None
     start += len(text) - start - len(text[start:].lstrip())
+    if start == 0 and decode(tokens[:1]):
+        return 0
     position = bisect_right(range(len(tokens)), start, key=lambda at: len(decode(tokens[: at + 1])))
     before = len(decode(tokens[:position]))
     return position if position < len(tokens) and not text[before:start].strip() else None
@@ -95,4 +99,5 @@ class Watch:
         """For each row of the batch the logarithms of the two masses at each step."""
         import torch
 
-        yield from torch.stack(self.seen).permute(2, 0, 1).tolist()
+        if self.seen:
+            yield from torch.stack(self.seen).permute(2, 0, 1).tolist()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
@@ -167,14 +167,24 @@ class ScGrpo(Trainer):
 
 
 class Evaluate(Section):
-    """What is evaluated on what."""
+    """What is evaluated on what.
+
+    `protocols` are those of docs/evaluation.md; `references` is how they are chosen of a product; with `threshold` a cut of P(yes) is chosen on
+    the products of validation; `questions` is MMAD's list of them (mmad.json), asked about the same images; with `latency` predictions keep each
+    answer's seconds, and no two runs' files are then alike.
+    """
 
     datasets: dict[str, Source]
     shots: list[int]
     models: list[str]
-    engine: Literal["transformers", "vllm"]
+    engine: Literal["transformers", "vllm", "server"]
     batch_size: int
     max_new_tokens: int
+    protocols: Annotated[list[Literal["paper", "fair", "constrained", "fair_constrained"]], Field(min_length=1)] = ["paper"]
+    references: Literal["random", "similar"] = "random"
+    threshold: bool = False
+    questions: str | None = None
+    latency: bool = False
 
 
 class Register(Section):

@@ -1,5 +1,6 @@
 """What a training is going to do, before it is done: parts, batch, steps and an estimate of memory that refuses what cannot fit."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,9 @@ from typing import Any
 from iadr1 import backbones, lora, prompts, sharding
 from iadr1.errors import ModelError
 from iadr1.images import open_image
+from iadr1.memory import GIB, Load, Stack, memory
 from iadr1.samples import Sample
 from iadr1.training import Job
-
-GIB = 2**30
-# Numbers of a token's width that a transformer layer keeps for the backward pass, with fused attention (Korthikanti et al. 2022, 34 bytes in bfloat16).
-KEPT = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +78,11 @@ def plan(
     model = lora.skeleton(job.model)
     parts = _parts(model, job)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * max(1, int(steps_an_epoch)))
-    tokens = _prompt_tokens(processor, samples[0], shots) + completion
+    prompt, patches = prompt_size(processor, samples[0], shots, model.config.vision_config)
     return Plan(
         stage, job.model, parts, job.processes, args.per_device_train_batch_size, args.gradient_accumulation_steps, steps,
-        {name: getattr(args, name) for name in settings}, _memory(model.config.get_text_config(), parts, job, args, tokens=tokens), available(job),
+        {name: getattr(args, name) for name in settings}, memory(_load(model.config, parts, job, args, tokens=prompt + completion, patches=patches)),
+        available(job),
     )  # fmt: skip
 
 
@@ -94,34 +93,43 @@ def _parts(model: Any, job: Job) -> dict[str, dict[str, int]]:
         return backbones.part_sizes(model)
     from peft import get_peft_model
 
-    return lora.part_sizes(get_peft_model(model, config, low_cpu_mem_usage=True))
+    return backbones.part_sizes(get_peft_model(model, config, low_cpu_mem_usage=True))
 
 
-def _prompt_tokens(processor: Any, sample: Sample, shots: int) -> int:
+def prompt_size(processor: Any, sample: Sample, shots: int, vision: Any) -> tuple[int, int]:
+    """The tokens of a prompt, and the patches of its images."""
     references = sample.references[:shots]
     chat = prompts.messages(sample, shots=len(references))
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     images = [open_image(path) for path in (*references, sample.images[-1])]
-    return int(processor(images=[images], text=[text], return_tensors="pt")["input_ids"].shape[1])
+    inputs = processor(images=[images], text=[text], return_tensors="pt")
+    pixels = inputs["pixel_values"].shape
+    # The Qwen families have a row for each patch, the others a picture for each tile.
+    size = getattr(vision, "patch_size", 1)
+    side = size if isinstance(size, int) else size[0]
+    return int(inputs["input_ids"].shape[1]), pixels[0] if len(pixels) == 2 else math.prod(pixels[:-3]) * (pixels[-1] // side) ** 2
 
 
-def _memory(text: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: Any, *, tokens: int) -> dict[str, float]:
-    """Bytes a process: weights as they are loaded, gradients and two moments of Adam in float32, a frozen reference, and the work of a step."""
+def _load(config: Any, parts: Mapping[str, Mapping[str, int]], job: Job, args: Any, *, tokens: int, patches: int) -> Load:
     total, trained = (sum(part[name] for part in parts.values()) for name in ("parameters", "trained"))
+    text, vision = config.get_text_config(), config.vision_config
     half = str((args.model_init_kwargs or {}).get("dtype", "float32")).removeprefix("torch.") in ("bfloat16", "float16")
-    width, stage = (2 if half else 4), sharding.zero_stage(args.deepspeed)
-    everyone, states = (job.processes if stage == 3 else 1), (job.processes if stage >= 1 else 1)
-    element = 2 if args.bf16 or half else 4
-    layers = text.num_hidden_layers * (1 if args.gradient_checkpointing else KEPT) + KEPT
-    rollout = args.per_device_train_batch_size * args.gradient_accumulation_steps if hasattr(args, "num_generations") else 0
-    return {
-        "weights": (lora.quantized_bytes(text, total, width=width) if lora.QUANTIZED in job.lora else width * total) / everyone,
-        "gradients": 4 * trained / (job.processes if stage >= 2 else 1),
-        "Adam": 8 * trained / states,
-        "reference": width * total / everyone if getattr(args, "beta", 0.0) and not job.lora else 0.0,
-        "activations": float(args.per_device_train_batch_size * tokens * text.hidden_size * layers * element),
-        "generation": float(rollout * tokens * _cache_width(text) * text.num_hidden_layers * element),
-    }
+    width = 2 if half else 4
+    stacks = [Stack(text.num_hidden_layers, text.hidden_size, tokens)]
+    if parts["vision"]["trained"]:
+        stacks.append(Stack(_first(vision, "depth", "num_hidden_layers"), _first(vision, "embed_dim", "hidden_size"), patches))
+    return Load(
+        total, trained, job.processes, sharding.zero_stage(args.deepspeed), element=2 if args.bf16 or half else 4,
+        weight=lora.quantized_bytes(text, total, width=width) / total if lora.QUANTIZED in job.lora else width,
+        rows=args.per_device_train_batch_size, stacks=tuple(stacks), checkpointing=args.gradient_checkpointing,
+        has_reference=bool(getattr(args, "beta", 0.0)) and not job.lora,
+        rollout=args.per_device_train_batch_size * args.gradient_accumulation_steps if hasattr(args, "num_generations") else 0,
+        cache=_cache_width(text) * text.num_hidden_layers,
+    )  # fmt: skip
+
+
+def _first(config: Any, *names: str) -> int:
+    return next(int(value) for name in names if (value := getattr(config, name, None)) is not None)
 
 
 def _cache_width(text: Any) -> int:

@@ -10,6 +10,12 @@ from typing import Any
 from iadr1.errors import ReportError
 
 STAGES = ("base", "pa_sft", "sc_grpo")
+# How the folders and hub ids of the published backbones begin.
+CHECKPOINTS = {
+    "llava-onevision-qwen2-0.5b-si": "LLaVA-OneVision-SI-0.5B", "llava-onevision-qwen2-7b-si": "LLaVA-OneVision-SI-7B",
+    "qwen2-vl-2b": "Qwen2-VL-2B", "qwen2.5-vl-3b": "Qwen2.5-VL-3B", "qwen2.5-vl-7b": "Qwen2.5-VL-7B", "llava-1.5-7b": "LLaVA-1.5-7B",
+    "llava-v1.6-mistral": "LLaVA-1.6-8B",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,14 @@ class ParityRow:
     paper: float | None
     supplementary: float | None
     flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+
+    def standing(self, target: float | None) -> str:
+        """Whether our interval lies above or below a published figure, or holds it; empty without one of the two."""
+        if self.interval is None or target is None:
+            return ""
+        low, high = self.interval
+        return "above" if low > target else "below" if high < target else "within"
 
     @property
     def paper_delta(self) -> float | None:
@@ -59,17 +73,23 @@ def backbones() -> list[str]:
     return sorted({target.backbone for target in targets() if target.stage == "pa_sft"})
 
 
+def published_name(folder: str) -> str | None:
+    """The published backbone that a folder or hub id names, None when it names none."""
+    last = folder.rstrip("/").rpartition("/")[2].lower()
+    return next((name for start, name in CHECKPOINTS.items() if last.startswith(start)), None)
+
+
 def parity(report: Mapping[str, Any], *, backbone: str, shots: int = 0) -> list[ParityRow]:
     """Each dataset of a report (as plain values) beside the published figures of a backbone; models are matched by stage name."""
     if backbone not in backbones():
         raise ReportError(f"{backbone!r} is not a published backbone; choose one of {', '.join(backbones())}.")
     rows = []
     for model, found in report["models"].items():
-        ours = {name: entry["balanced_accuracy"] for name, entry in found["datasets"].items()}
+        ours = {name: (entry["balanced_accuracy"], entry.get("balanced_accuracy_ci")) for name, entry in found["datasets"].items()}
         stage = stage_of(model)
         if set(ours) >= _published_datasets(backbone, stage, shots) > set():
-            ours["mean"] = found["mean_balanced_accuracy"]
-        rows += [_row(model, dataset, value, (backbone, stage, shots)) for dataset, value in ours.items() if value is not None]
+            ours["mean"] = (found["mean_balanced_accuracy"], found.get("mean_balanced_accuracy_ci"))
+        rows += [_row(model, dataset, figure, (backbone, stage, shots)) for dataset, figure in ours.items() if figure[0] is not None]
     return rows
 
 
@@ -83,12 +103,13 @@ def _published_datasets(backbone: str, stage: str, shots: int) -> set[str]:
     return found - {"mean"}
 
 
-def _row(model: str, dataset: str, value: float, key: tuple[str, str, int]) -> ParityRow:
+def _row(model: str, dataset: str, figure: tuple[float, list[float] | None], key: tuple[str, str, int]) -> ParityRow:
     found = [target for target in targets() if target.dataset == dataset and (target.backbone, target.stage, target.shots) == key]
     by_source = {target.source.split()[0]: target for target in found}
     paper, supplementary = by_source.get("paper"), by_source.get("supplementary")
     flags = tuple(dict.fromkeys(flag for target in found for flag in target.flags))
-    return ParityRow(model, dataset, value, _value(paper), _value(supplementary), flags)
+    value, bounds = figure
+    return ParityRow(model, dataset, value, _value(paper), _value(supplementary), flags, (bounds[0], bounds[1]) if bounds else None)
 
 
 def _value(target: Target | None) -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iadr1.agreement import conclusion
+from iadr1.calibration import Calibration, best_threshold
 from iadr1.defect_types import CATEGORY, type_score
 from iadr1.errors import ReportError
 from iadr1.locations import cells
@@ -119,6 +120,7 @@ class DatasetReport:
     hardest: Tally | None = None
     seeds: int = 1
     types: Mapping[str, Tally] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @cached_property
     def tally(self) -> Tally:
@@ -140,9 +142,10 @@ class DatasetReport:
         return self.tally.resampled(_generator(name), rounds, self.seeds)
 
     def to_dict(self, name: str, rounds: int) -> dict[str, Any]:
-        """All rates, with the counts that they follow from."""
+        """All rates, with the counts that they follow from; `p_yes` only where answers have one."""
         return {
             **self.tally.rates(),
+            **({} if self.calibration is None else {"p_yes": self.calibration.to_dict()}),
             "balanced_accuracy_ci": interval(self.resampled(name, rounds)),
             "macro_balanced_accuracy": self.macro_balanced_accuracy,
             "hardest_third": None if self.hardest is None else self.hardest.rates(),
@@ -181,9 +184,14 @@ class EvalReport:
     rounds: int = ROUNDS
 
     @classmethod
-    def of(cls, predictions: Iterable[Prediction], *, grid: int = 3, rounds: int = ROUNDS) -> EvalReport:
-        """The report of predictions in any order; raises ReportError when one sample was answered twice by one model and seed."""
-        counts = _Counts(grid)
+    def of(
+        cls, predictions: Iterable[Prediction], *, grid: int = 3, rounds: int = ROUNDS, validation: Iterable[Prediction] = ()
+    ) -> EvalReport:
+        """The report of predictions in any order; raises ReportError when one sample was answered twice by one model and seed.
+
+        On the predictions of `validation` each model's threshold of P(yes) is chosen.
+        """
+        counts = _Counts(grid, thresholds(validation))
         for prediction in predictions:
             counts.add(prediction)
         return cls(counts.models(), rounds)
@@ -220,6 +228,17 @@ class EvalReport:
             raise ReportError(f"the report is not whole ({type(error).__name__}: {error}). Re-run `dvc repro evaluate`.") from error
 
 
+def thresholds(validation: Iterable[Prediction]) -> dict[str, float | None]:
+    """The best threshold of P(yes) for each model that tells it, on images that are not those of the test."""
+    found: dict[str, tuple[list[float], list[int]]] = {}
+    for prediction in validation:
+        chances, labels = found.setdefault(prediction.model, ([], []))
+        if prediction.p_yes is not None:
+            chances.append(prediction.p_yes)
+            labels.append(prediction.anomalous)
+    return {model: best_threshold(*told) for model, told in found.items()}
+
+
 def interval(drawn: Any, confidence: float = CONFIDENCE) -> list[float] | None:
     """The percentile interval of resampled values."""
     if drawn is None:
@@ -233,12 +252,13 @@ def interval(drawn: Any, confidence: float = CONFIDENCE) -> list[float] | None:
 class _Counts:
     """The one pass over predictions: integers for each model, seed, dataset and class."""
 
-    def __init__(self, grid: int) -> None:
-        self.grid = grid
+    def __init__(self, grid: int, thresholds: Mapping[str, float | None]) -> None:
+        self.grid, self.thresholds = grid, thresholds
         self.tallies: dict[tuple[str, int, str, str], list[Any]] = {}
         self.seen: dict[tuple[str, int, str], set[str]] = {}
         self.kinds: dict[tuple[str, str, str], list[int]] = {}
         self.visible: dict[tuple[str, str], tuple[array[float], array[int]]] = {}
+        self.chances: dict[tuple[str, str], tuple[array[float], array[int], list[int]]] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Count one prediction."""
@@ -267,6 +287,7 @@ class _Counts:
             stated = conclusion(verdict.reasoning)
             counts[11] += stated is not None
             counts[12] += stated is verdict.anomalous
+        self._count_chance(prediction, side)
         if side and prediction.visibility is not None:
             visibilities, rights = self.visible.setdefault((prediction.model, prediction.dataset), (array("d"), array("b")))
             visibilities.append(prediction.visibility)
@@ -282,6 +303,14 @@ class _Counts:
             counts[8] += 1
             counts[9] += points >= CATEGORY
             counts[10] += points
+
+    def _count_chance(self, prediction: Prediction, side: int) -> None:
+        chances, labels, missing = self.chances.setdefault((prediction.model, prediction.dataset), (array("d"), array("b"), [0, 0]))
+        if prediction.p_yes is None:
+            missing[side] += 1
+        else:
+            chances.append(prediction.p_yes)
+            labels.append(side)
 
     def _once(self, key: tuple[str, int, str], sample_id: str) -> None:
         seen = self.seen.setdefault(key, set())
@@ -307,9 +336,15 @@ class _Counts:
                 found[category] = found.get(category, Tally()) + _tally(counts)
         runs = {dataset: sum((model, seed, dataset) in self.seen for seed in seeds) for dataset in classes}
         return {
-            name: DatasetReport(found, self._hardest(model, name, found), runs[name], self._types(model, name))
+            name: DatasetReport(
+                found, self._hardest(model, name, found), runs[name], self._types(model, name), self._calibration(model, name)
+            )
             for name, found in classes.items()
         }
+
+    def _calibration(self, model: str, dataset: str) -> Calibration | None:
+        chances, labels, missing = self.chances[model, dataset]
+        return Calibration.of(chances, labels, (missing[0], missing[1]), self.thresholds.get(model)) if chances else None
 
     def _types(self, model: str, dataset: str) -> dict[str, Tally]:
         found = sorted((kind, counts) for (name, where, kind), counts in self.kinds.items() if (name, where) == (model, dataset))
@@ -347,7 +382,8 @@ def _model_from(row: Mapping[str, Any]) -> ModelReport:
 
 def _dataset_from(row: Mapping[str, Any]) -> DatasetReport:
     classes, types = ({name: Tally(**counts) for name, counts in row[key].items()} for key in ("counts", "type_counts"))
-    return DatasetReport(classes, None if row["hardest_counts"] is None else Tally(**row["hardest_counts"]), row["seeds"], types)
+    hardest = None if row["hardest_counts"] is None else Tally(**row["hardest_counts"])
+    return DatasetReport(classes, hardest, row["seeds"], types, Calibration.from_dict(row["p_yes"]) if "p_yes" in row else None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

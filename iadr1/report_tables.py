@@ -70,6 +70,23 @@ def markdown_types(report: Report) -> str:
     return table(["model", "dataset", "defect type", "answers", "TPR"], rows) if rows else ""
 
 
+def markdown_p_yes(report: Report) -> str:
+    """What P(yes) is worth, for every model and dataset that has it; empty where none has."""
+    rows = [
+        [model, name, str(found["n"]), str(found["missing"]), *(_percent(found[key]) for key in ("auroc", "average_precision", "ece")),
+         *_threshold_cells(found["at_threshold"])]
+        for model, told in report["models"].items()
+        for name, entry in told["datasets"].items()
+        if (found := entry.get("p_yes"))
+    ]  # fmt: skip
+    header = ["model", "dataset", "P(yes)", "without", "AUROC", "AP", "ECE", "threshold (validation)", "balanced accuracy there"]
+    return table(header, rows) if rows else ""
+
+
+def _threshold_cells(found: Mapping[str, Any] | None) -> list[str]:
+    return ["-", "-"] if found is None else [f"{found['threshold']:.3f}", _percent(found["balanced_accuracy"])]
+
+
 def markdown_comparison(comparison: Mapping[str, Any]) -> str:
     """Two models on the same images."""
     first, second = comparison["first"], comparison["second"]
@@ -95,13 +112,20 @@ def markdown_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def markdown_parity(rows: Sequence[ParityRow], backbone: str) -> str:
-    """Ours beside the published figures of one backbone, with what is wrong with a figure as a note below."""
+    """Ours beside the published figures of one backbone, with what is wrong with a figure as a note below.
+
+    Our interval lies above or below a published figure, or the figure within it.
+    """
     header = ["model", "dataset", "ours", f"paper ({backbone})", "delta", "supplementary", "delta", "flag"]
     notes = list(dict.fromkeys(flag for row in rows for flag in row.flags))
     body = [
         [
-            *(row.model, row.dataset, _percent(row.ours), _percent(row.paper), _signed(row.paper_delta)),
-            *(_percent(row.supplementary), _signed(row.supplementary_delta), " ".join(f"[{notes.index(flag) + 1}]" for flag in row.flags)),
+            *(row.model, row.dataset, _percent(row.ours), _percent(row.paper), _standing(row.paper_delta, row.standing(row.paper))),
+            *(
+                _percent(row.supplementary),
+                _standing(row.supplementary_delta, row.standing(row.supplementary)),
+                " ".join(f"[{notes.index(flag) + 1}]" for flag in row.flags),
+            ),
         ]
         for row in rows
     ]
@@ -149,6 +173,10 @@ def _percent(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
+
+
+def _standing(delta: float | None, where: str) -> str:
+    return f"{_signed(delta)} {where}".strip()
 
 
 def _interval(bounds: Sequence[float] | None) -> str:

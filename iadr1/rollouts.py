@@ -77,9 +77,9 @@ def _engine(ours: Mapping[str, Any]) -> Any:
     class RolloutEngine(LLM):
         """vLLM that writes the prompts itself: TRL hands over tokens with the places of images, in which vLLM would make those places again."""
 
-        # What the trainer tells before each rollout: the text of a prompt by its tokens, and what its random numbers come from.
+        # What the trainer tells: the text of a prompt by its tokens, and where the random numbers of each rollout come from.
         texts: Mapping[tuple[int, ...], str]
-        seed: tuple[int, ...]
+        seed: Callable[[], Sequence[int]]
 
         def __init__(self, **trl: Any) -> None:
             super().__init__(**{**trl, **ours})
@@ -90,7 +90,7 @@ def _engine(ours: Mapping[str, Any]) -> Any:
                 {"prompt": self.texts[ids], "multi_modal_data": row["multi_modal_data"]} for ids, row in zip(told, prompts, strict=True)
             ]
             as_written = {"add_special_tokens": False}
-            answered = super().generate(asked, _seeded(sampling_params, self.seed, len(told)), tokenization_kwargs=as_written, **options)
+            answered = super().generate(asked, _seeded(sampling_params, self.seed(), len(told)), tokenization_kwargs=as_written, **options)
             for ids, answer in zip(told, answered, strict=True):
                 require_same_prompt(ids, answer.prompt_token_ids)
             return answered
@@ -130,7 +130,7 @@ def adapt(trainer: Any) -> Any:
     ours = {"logit_bias": {banned: -100.0}, "stop_token_ids": sorted(trainer.eos_token_ids)}
     generation.generation_kwargs = {**ours, **generation.generation_kwargs}
     if generation.mode == "colocate":
-        trainer._tokenize_prompts = _telling(trainer, generation.llm)
+        trainer._tokenize_prompts, generation.llm.seed = _telling(trainer, generation.llm), seeds(trainer)
         generation.sync_weights = _loading(generation)
     else:
         generation._place_features = _checked(generation._place_features)
@@ -140,29 +140,32 @@ def adapt(trainer: Any) -> Any:
 
 
 def _telling(trainer: Any, engine: Any) -> Callable[..., Any]:
-    """TRL's tokenization of prompts, which also tells the engine their texts and a seed that depends on nothing but the step."""
+    """TRL's tokenization of prompts, which also tells the engine their texts."""
     from accelerate.utils import gather_object
 
-    tokenize, calls = trainer._tokenize_prompts, {"step": -1, "train": 0, "eval": 0}
+    tokenize = trainer._tokenize_prompts
 
     def telling(prompts: Sequence[Any]) -> Any:
         ids, images, fields = tokenize(prompts)
         texts = [backbones.prompt_text(trainer.processing_class, prompt) for prompt in prompts]
         # With tensor parallelism an engine answers the prompts of its neighbours as well.
         engine.texts = dict(gather_object([(tuple(row), text) for row, text in zip(ids, texts, strict=True)]))
-        engine.seed = _seed(trainer, calls)
         return ids, images, fields
 
     return telling
 
 
-def _seed(trainer: Any, calls: dict[str, int]) -> tuple[int, ...]:
-    step, mode = trainer.state.global_step, "train" if trainer.model.training else "eval"
-    if calls["step"] != step:
-        calls |= {"step": step, "train": 0, "eval": 0}
-    calls[mode] += 1
-    replica = trainer.accelerator.process_index // trainer.vllm_generation.tensor_parallel_size
-    return trainer.args.seed, step, calls[mode], int(mode == "train"), replica
+def seeds(trainer: Any) -> Callable[[], tuple[int, ...]]:
+    """A seed for each rollout: by the step and how many there were in it, so that a run that resumes draws what an undisturbed one does."""
+    counted: dict[tuple[int, bool], int] = {}
+
+    def seed() -> tuple[int, ...]:
+        at = (trainer.state.global_step, trainer.model.training)
+        counted[at] = counted.get(at, 0) + 1
+        replica = trainer.accelerator.process_index // trainer.vllm_generation.tensor_parallel_size
+        return trainer.args.seed, *map(int, at), counted[at], replica
+
+    return seed
 
 
 def _loading(generation: Any) -> Callable[[], None]:

@@ -128,6 +128,7 @@ def keeps_whole_checkpoints() -> Any:
 
     class KeepWhole(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """Put the weights under the names that a resumed training reads, and mark the checkpoint as whole."""
             # Every process writes the state of its random numbers.
             _wait_for_others()
             if not state.is_world_process_zero:
@@ -256,7 +257,7 @@ def _largest_file(folder: Path) -> int:
 def outcome(trainer: Any, processor: Any, job: Job) -> Outcome:
     """What the training has logged, after its model is saved to where it goes, with its adapters merged into the weights."""
     model = trainer.model
-    parts = lora.part_sizes(model) if job.lora else backbones.part_sizes(model)
+    parts = backbones.part_sizes(model)
     attention, state = model.config._attn_implementation, sharding.whole_state(trainer)
     if trainer.accelerator.is_main_process:
         if job.lora:

@@ -13,8 +13,8 @@ A text is well formed when it is exactly one of the two patterns of the paper (w
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["ok", "malformed", "ambiguous", "truncated", "unreadable"]
 Pattern = Literal["normal", "anomalous"]
@@ -37,6 +37,7 @@ _OPTION = re.compile(
     r"\s*+(?:\*\*)?+(?:(?:the\s++)?+(?:correct\s++)?+(?:answer|option)(?:\s++is)?+\s*+:?+\s*+)?+\(?+([AB])(?:[.):,]|\*\*|\s*+$|\s++is\s++(?:correct|right|the\s))",
     re.IGNORECASE,
 )
+_TAGGED_LETTER = re.compile(r"<(?i:answer)>\s*+\(?+([AB])[.):]*+\s*+</(?i:answer)>")
 # "… so the answer is no.", and a text that ends with a bare "Yes.": not part of a sentence, as in "the answer is no longer clear".
 _STATED = re.compile(
     r"\b(?:answer|option)\b(?:\s++is)?+[\s*:\"'(]*+(?:(yes)|(no)|((?-i:A))|((?-i:B)))(?=\s*+(?:[.,;:!*\"')}]|because\b|since\b|$))"
@@ -73,7 +74,8 @@ class Verdict:
         lowered = _lowered(text)
         thought = lowered.rfind("</think>")
         if "<answer>" in lowered or (thought < 0 and "<think>" in lowered):
-            return cls.parse(text, truncated=truncated)
+            verdict = cls.parse(text, truncated=truncated)
+            return verdict if verdict.status != "unreadable" else replace(verdict, **_lettered(text))
         anomalous, status = free_answer(text[thought + len("</think>") :] if thought >= 0 else text)
         if anomalous is None and truncated:
             status = "truncated"
@@ -91,6 +93,12 @@ class Verdict:
         if self.status == "ok":
             return "anomalous" if self.anomalous else "normal"
         return self.layout
+
+
+def _lettered(text: str) -> dict[str, Any]:
+    """The answer where a base model gave an option's letter in its tags, as MMAD's prompt asks for: A is yes and B is no."""
+    letters = set(_TAGGED_LETTER.findall(text))
+    return {"anomalous": letters == {"A"}, "status": "malformed"} if len(letters) == 1 else {}
 
 
 def status_of(text: str) -> Status:

@@ -135,6 +135,7 @@ def tower_lesson(model: Any, heads: Any, book: Book, *, steps: int, batch: int) 
     import torch
 
     def loss(rng: np.random.Generator) -> tuple["torch.Tensor", dict[str, float]]:
+        """The heads' loss on a drawn batch, turned and mirrored."""
         chosen = rng.choice(len(book.images), batch, replace=False)
         images, maps = turned(book.images[chosen], book.maps[chosen], rng)
         features = model.model.visual(
@@ -158,6 +159,7 @@ def language_lesson(model: Any, heads: Any, book: Book, tokenizer: Any, *, steps
     import torch
 
     def loss(rng: np.random.Generator) -> tuple["torch.Tensor", dict[str, float]]:
+        """The loss of the answers and of the heads on a drawn batch."""
         chosen = rng.choice(len(book.images), batch, replace=False)
         talks = [small_backbone.conversation(book.pages[k], tokenizer, rng) for k in chosen]
         length = max(len(talk.ids) for talk in talks)

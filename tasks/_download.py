@@ -88,6 +88,7 @@ def _from_s3(source: Fetch, lacking: Sequence[Entry], into: Path) -> dict[str, s
     ):
 
         def brought(entry: Entry) -> str | None:
+            """What is wrong with the file that came, None where it is the one listed."""
             return bring(store, entry, to=into / entry.path, partial=into / INCOMPLETE / _name(entry), moved=bar.update)
 
         faults = zip(lacking, pool.map(brought, lacking), strict=True)

@@ -1,4 +1,4 @@
-"""A training stage on several processes of this machine: `python -m tasks._launch N STAGE --params FILE` is what such a stage turns into.
+"""A training stage on several processes of this machine: `python -m tasks._launch N STAGE ARGUMENTS` is what such a stage turns into.
 
 Torch's elastic agent starts the processes, hands SIGTERM on to them, and ends them all when one fails. On several machines torchrun starts
 the stage instead (docs/scale.md), and the stage only notices that it has been.
@@ -10,10 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from iadr1.errors import ParamsError
 from iadr1.params import Launch
 
 # What saving the largest checkpoint may take after a SIGTERM.
@@ -32,23 +30,11 @@ def processes(launch: Launch) -> int:
     return int(os.environ.get("WORLD_SIZE", launch.processes))
 
 
-def require_devices(launch: Launch, *, stage: str) -> None:
-    """Raise ParamsError where the machine has GPUs, but fewer than processes."""
-    import torch
-
-    found = torch.cuda.device_count()
-    if not is_launched() and 0 < found < launch.processes:
-        raise ParamsError(
-            f"params.yaml: {stage}.launch.processes is {launch.processes}, but this machine has {found} GPUs. "
-            "Take as many, or start the stage with torchrun on several machines (docs/scale.md)."
-        )
-
-
-def become_launcher(stage: str, params_file: Path, *, count: int) -> NoReturn:
+def become_launcher(stage: str, arguments: Sequence[str], *, count: int) -> NoReturn:
     """Turn this process into the launcher of `count` processes of the stage; it keeps its id, and with it whoever watches or stops it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "tasks._launch", str(count), stage, "--params", str(params_file)])
+    os.execv(sys.executable, [sys.executable, "-m", "tasks._launch", str(count), stage, *arguments])
 
 
 def end_with_launcher() -> None:
@@ -59,10 +45,16 @@ def end_with_launcher() -> None:
 
 def launch(count: int, stage: str, arguments: Sequence[str]) -> int:
     """Run the stage on so many processes until they have ended; the exit code."""
+    import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if 0 < (found := torch.cuda.device_count()) < count:
+        sys.stderr.write(
+            f"{stage}: {stage}.launch.processes is {count}, but this machine has {found} GPUs. Take as many, or several machines: docs/scale.md.\n"
+        )
+        return 1
     # The processes say themselves what happened.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))

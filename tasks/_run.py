@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 from iadr1.errors import Iadr1Error, Stopped
 from iadr1.params import Params, load
 from tasks._environment import switch_telemetry_off
+
+SECONDS_FOR_THE_FIRST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ def run_stage(
             print(f"{name}: {error}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except Iadr1Error as error:
+        if not is_main_process():
+            # What every process finds, the first one says: its launcher ends this one meanwhile.
+            time.sleep(SECONDS_FOR_THE_FIRST)
         sys.exit(f"{name}: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -6,21 +6,25 @@ python -m tasks._table show 3 --seeds 0,1,2 [--profile smoke]       writes repor
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from iadr1.errors import Iadr1Error, ReportError
 from iadr1.orderings import difference, together
+from iadr1.params import parse
 from iadr1.report import EvalReport, Prediction, read_predictions
 from iadr1.report_tables import table
-from tasks._grid import Claim, Grid, Row, Run, default_run, grid_named, row_run
-from tasks._run import fresh_file
+from tasks._grid import TABLES, Claim, Grid, Row, Run, default_run, grid_named, row_run
+from tasks._run import Workspace, fresh_file
+from tasks._tracking import end_release, stage_run
 
 REPORTS = Path("reports/tables")
+NO_FIGURES: Mapping[str, Any] = {"seeds": {}, "datasets": {}, "mean_balanced_accuracy_ci": None}
 Data = dict[str, Any]
 
 
@@ -33,6 +37,7 @@ class Placed:
     profile: str | None
     defaults: Mapping[int, Run]
     rows: Mapping[tuple[str, int], Run]
+    failed: Mapping[str, str]  # why, by graph
 
     @property
     def file(self) -> Path:
@@ -40,12 +45,12 @@ class Placed:
         return REPORTS / "-".join([*([self.profile] if self.profile else []), self.table])
 
 
-def placed(table: str, seeds: Sequence[int], profile: str | None) -> Placed:
-    """The runs of a table, written as DVC graphs where they are not there yet."""
+def placed(table: str, seeds: Sequence[int], profile: str | None, failed: Mapping[str, str] | None = None) -> Placed:
+    """The runs of a table, written as DVC graphs where they are not there yet; those that have `failed` have no figures."""
     grid = grid_named(table)
     defaults = {seed: default_run(seed, profile=profile) for seed in seeds}
     rows = {(row.label, seed): row_run(row, defaults[seed], source=f"{table}: {row.label}") for seed in seeds for row in grid.rows}
-    return Placed(table, grid, profile, defaults, rows)
+    return Placed(table, grid, profile, defaults, rows, failed or {})
 
 
 def graphs(found: Placed) -> list[Data]:
@@ -70,6 +75,7 @@ def shown(found: Placed) -> Data:
         "seeds": list(found.defaults),
         "backbone": next(iter(found.defaults.values())).tree["pa_sft"]["backbone"],
         "settings": {f"{count}-shot": _setting(found, count) for count in shots},
+        "failed": {graph["title"]: found.failed[graph["pipeline"]] for graph in graphs(found) if graph["pipeline"] in found.failed},
     }
 
 
@@ -82,6 +88,8 @@ def _setting(found: Placed, shots: int) -> Data:
 
 def _predictions(found: Placed, row: Row, seed: int, shots: int) -> Iterator[Prediction]:
     run = found.rows[row.label, seed]
+    if str(run.pipeline) in found.failed:
+        return
     for dataset in run.tree["evaluate"]["datasets"]:
         file = Path(run.tree["experiment"]["data"], "predictions", f"{dataset}-{shots}.jsonl")
         if not file.is_file():
@@ -90,7 +98,7 @@ def _predictions(found: Placed, row: Row, seed: int, shots: int) -> Iterator[Pre
 
 
 def _figures(row: Row, predictions: Sequence[Prediction], setting: str) -> Data:
-    (model,) = EvalReport.of(predictions).to_dict()["models"].values()
+    (model,) = EvalReport.of(predictions).to_dict()["models"].values() if predictions else (NO_FIGURES,)
     alone = [value for value in model["seeds"].values() if value is not None]
     return {
         "model": row.model,
@@ -100,7 +108,7 @@ def _figures(row: Row, predictions: Sequence[Prediction], setting: str) -> Data:
         "by_seed": model["seeds"],
         "images_ci": model["mean_balanced_accuracy_ci"],
         "datasets": {name: entry["balanced_accuracy"] for name, entry in model["datasets"].items()},
-        "unreadable": fmean(entry["unreadable"] for entry in model["datasets"].values()),
+        "unreadable": fmean(entry["unreadable"] for entry in model["datasets"].values()) if predictions else None,
         "paper": {backbone: _paper(values.get(setting)) for backbone, values in row.paper.items()},
     }
 
@@ -149,6 +157,7 @@ def markdown(told: Data) -> str:
     parts = [f"# {told['title']}", caption]
     for name, setting in told["settings"].items():
         parts += [f"## {name}" if len(told["settings"]) > 1 else "", _rows_table(setting), _datasets_table(setting), _claims_table(setting)]
+    parts += [f"No figures: {title}: {why}" for title, why in told["failed"].items()]
     return "\n\n".join(part.strip() for part in (*parts, LEGEND) if part) + "\n"
 
 
@@ -216,14 +225,40 @@ def _interval(bounds: Sequence[float] | None) -> str:
     return "–" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
 
 
-def write(found: Placed) -> str:
-    """Write the table as Markdown and JSON; the Markdown."""
-    told = shown(found)
-    page = markdown(told)
-    for ending, text in ((".md", page), (".json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")):
-        with fresh_file(found.file.with_suffix(ending)) as beside:
+def files(found: Placed) -> list[Path]:
+    """The table as Markdown and as JSON."""
+    return [found.file.with_name(f"{found.file.name}{ending}") for ending in (".md", ".json")]
+
+
+def record(found: Placed, told: Data) -> None:
+    """Log the table to MLflow, as a run of the experiment of tables."""
+    default = next(iter(found.defaults.values()))
+    source = TABLES / f"{found.table}.yaml"
+    params = parse(default.tree, source=str(source))
+    with stage_run(replace(Workspace.of(params, source), name="tables"), f"table {found.file.name}", params) as run:
+        rows = {(setting, label): row["mean"] for setting, rates in told["settings"].items() for label, row in rates["rows"].items()}
+        # MLflow takes only these in a name.
+        metrics = {re.sub(r"[^\w .:/-]", "", f"{setting}.{label}"): mean for (setting, label), mean in rows.items()}
+        run.log_metrics(metrics)
+        end_release(run, metrics, files(found))
+
+
+def write(found: Placed, told: Data) -> bool:
+    """Write the table as Markdown and JSON; whether anything has changed."""
+    texts = dict(zip(files(found), (markdown(told), json.dumps(told, indent=1, ensure_ascii=False) + "\n"), strict=True))
+    changed = {file: text for file, text in texts.items() if not file.is_file() or file.read_text(encoding="utf-8") != text}
+    for file, text in changed.items():
+        with fresh_file(file) as beside:
             beside.write_text(text, encoding="utf-8")
-    return page
+    return bool(changed)
+
+
+def show(found: Placed) -> None:
+    """Write the table, record it where it has changed, and print its page."""
+    told = shown(found)
+    if write(found, told):
+        record(found, told)
+    print(markdown(told), end="")
 
 
 def main() -> None:
@@ -233,10 +268,14 @@ def main() -> None:
     parser.add_argument("table", metavar="TABLE")
     parser.add_argument("--seeds", metavar="0,1,2", default="0,1,2", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--profile", metavar="NAME", help="an experiment whose keys all rows change too")
+    parser.add_argument("--failed", default={}, type=json.loads, help="why, by graph, a run has no figures (JSON)")
     given = parser.parse_args()
     try:
-        found = placed(given.table, given.seeds, given.profile or None)
-        print(json.dumps(graphs(found)) if given.verb == "compose" else write(found), end="\n" if given.verb == "compose" else "")
+        found = placed(given.table, given.seeds, given.profile or None, given.failed)
+        if given.verb == "compose":
+            print(json.dumps(graphs(found)))
+        else:
+            show(found)
     except Iadr1Error as error:
         sys.exit(f"table: {error}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import warnings
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -19,8 +21,12 @@ from iadr1.params import Params
 from tasks._run import Workspace
 
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+VIEW = "mlflow.sharedViewState."
+RELEASES = "releases"
 STAGING = "staging"
 MANIFEST = "manifest_sha256"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # A registered version needs these beside the library, which goes with it.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
@@ -71,6 +77,7 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
     lineage = lineage_of(work)
     release = _release_run(work, lineage)
     tags = {PARENT: release, "stage": stage, **lineage}
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
@@ -78,15 +85,47 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
         yield run
 
 
-def end_release(run: StageRun, metrics: Mapping[str, float | None], files: Sequence[Path]) -> None:
-    """Close the release's own run, with the numbers and pages that a person compares releases by."""
+def end_release(
+    run: StageRun,
+    metrics: Mapping[str, float | None],
+    files: Sequence[Path],
+    *,
+    settings: Mapping[str, Any] = NOTHING,
+    tags: Mapping[str, str] = NOTHING,
+    charts: Mapping[str, str] = NOTHING,
+) -> None:
+    """Close the release's own run, with the numbers, settings, tags, pages and charts (SVG by name) that a person compares releases by."""
     client = _mlflow().MlflowClient()
-    for name, value in metrics.items():
-        if value is not None:
-            client.log_metric(run.release_id, name, value)
+    for name, value in settings.items():
+        client.log_param(run.release_id, name, value)
+    for name, text in tags.items():
+        client.set_tag(run.release_id, name, text)
+    for name, svg in charts.items():
+        client.log_text(run.release_id, svg, f"charts/{name}.svg")
+    for name, number in metrics.items():
+        if number is not None:
+            client.log_metric(run.release_id, name, number)
     for file in files:
         client.log_artifact(run.release_id, str(file))
     client.set_terminated(run.release_id, "FINISHED")
+    groups = {"metrics": filter(_compares, metrics), "tags": tags, "params": settings}
+    columns = [f"{group}.`{name}`" for group, names in groups.items() for name in names]
+    _offer_view(client, client.get_run(run.release_id).info.experiment_id, columns)
+
+
+def _offer_view(client: Any, experiment: str, columns: Sequence[str]) -> None:
+    """Let the experiment's page link to its releases side by side, in the form in which MLflow keeps a view that a person shares."""
+    view = {"searchFilter": "tags.release LIKE '%'", "orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": columns}
+    client.set_experiment_tag(experiment, f"{VIEW}{RELEASES}", json.dumps(view))
+    if NOTE not in client.get_experiment(experiment).tags:  # a person's own stays
+        client.set_experiment_tag(
+            experiment, NOTE, f"[Releases side by side](#/experiments/{experiment}/runs?viewStateShareKey={RELEASES})"
+        )
+
+
+def _compares(metric: str) -> bool:
+    """Whether a metric is one of the few that releases are told apart by at first sight."""
+    return metric.endswith(("mean_balanced_accuracy", "hardest_third", "unreadable", "location_accuracy")) or "_minus_" in metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iadr1.backbones import backbone_of
 from iadr1.errors import ParamsError
@@ -18,9 +18,12 @@ from iadr1.guards import Limits
 from iadr1.params import Params, suggestion
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
-from tasks._launch import become_launcher, end_with_launcher, is_launched, processes, require_devices
+from tasks._launch import become_launcher, end_with_launcher, is_launched, processes
 from tasks._run import Workspace, fresh_directory, fresh_file, is_main_process
 from tasks._tracking import StageRun, stage_run
+
+if TYPE_CHECKING:
+    from iadr1.plan import Plan
 
 # A rollout of a large model without vLLM takes minutes; what takes half an hour without an event does not end.
 HANG_SECONDS = "1800"
@@ -48,6 +51,14 @@ def job_of(work: Workspace, params: Params, stage: str, *settings: Any, model: P
     )  # fmt: skip
 
 
+def goes_on(plan: "Plan", *, dry_run: bool) -> bool:
+    """Whether to train: not where a dry run only tells the plan; raises ModelError when it cannot fit into memory."""
+    if dry_run and is_main_process():
+        print(plan.text)
+    plan.require_memory()
+    return not dry_run
+
+
 @contextmanager
 def training_job(work: Workspace, stage: str, job: Job) -> Iterator[Job]:
     """The job with a folder for its model that becomes the stage's output at the end, all or nothing; checkpoints outlive a kill, not a success.
@@ -62,12 +73,12 @@ def training_job(work: Workspace, stage: str, job: Job) -> Iterator[Job]:
     shutil.rmtree(job.checkpoints.parent)
 
 
-def share(work: Workspace, params: Params, stage: str, job: Job) -> None:
-    """Go on as the launcher of the stage's processes where there are to be several, or DeepSpeed wants one; return where the stage trains itself."""
-    launch = getattr(params, stage).launch
-    require_devices(launch, stage=stage)
-    if not is_launched() and (job.processes > 1 or "deepspeed" in job.keys):
-        become_launcher(stage, work.params_file, count=job.processes)
+def share(params: Params, work: Workspace, stage: str, *, dry_run: bool) -> None:
+    """Go on as the launcher of the stage's processes where there are to be several, or DeepSpeed wants one; return where the stage does the work itself."""
+    told = getattr(params, stage)
+    if not is_launched() and (told.launch.processes > 1 or "deepspeed" in told.trainer):
+        flags = ["--dry-run"] if dry_run else []
+        become_launcher(stage, ["--params", str(work.params_file), *flags], count=told.launch.processes)
     end_with_launcher()
 
 

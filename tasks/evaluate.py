@@ -1,87 +1,95 @@
 """Lets the base, PA-SFT and SC-GRPO models inspect one data set, so that a person sees what each stage added.
 
 Reads `prepared/test/<dataset>.jsonl` and the models; writes `predictions/<dataset>-<shots>.jsonl` and, in `reports/evaluate/`,
-`<dataset>-<shots>.json`.
-Run with `--dataset mvtec --shots 0`; a killed run keeps the parts that it had finished.
+`<dataset>-<shots>.json`. With `evaluate.threshold` the models also see `prepared/validation.jsonl`, with `evaluate.questions` they answer MMAD's
+questions; both stand beside the report.
+Run with `--dataset mvtec --shots 0`; every answer is kept as it comes, so a killed run goes on where it was.
 """
 
-import shutil
+import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from iadr1 import prompts
 from iadr1.backbones import backbone_of
-from iadr1.engines import ENGINES, Chat, Engine, Generated
 from iadr1.errors import DatasetError, ParamsError
 from iadr1.images import require_readable
+from iadr1.multiple_choice import Choice, accuracies, questions_about
 from iadr1.params import Params, suggestion
-from iadr1.report import EvalReport, Prediction, read_predictions, write_predictions
-from iadr1.samples import Sample, read_samples
+from iadr1.report import EvalReport, Prediction, iterate_predictions, write_predictions
+from iadr1.samples import Sample, read_samples, write_lines
+from iadr1.templates import with_similar
+from tasks._asking import Candidate, Exam, Share, ask, ask_all
 from tasks._run import Workspace, fresh_file, run_stage
 from tasks._tracking import StageRun, stage_run
-from tasks._training import fingerprint, quiet_libraries
 
 STAGE = "evaluate"
-# Parts are a fixed number of samples, whatever was finished before: batches, and with them the last bits of the logits, stay the same.
-PART = 256
 EXAMPLES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model to evaluate: where it is, and how it is asked and read."""
-
-    name: str
-    folder: Path
-    base: bool
-    form: bool = False  # asked for the form of the answer in words
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """What every candidate is asked."""
-
-    params: Params
-    work: Workspace
-    samples: Sequence[Sample]
-    shots: int
-
-    def parts(self, candidate: Candidate) -> Path:
-        """Where a candidate's finished parts lie: named by everything that its answers depend on."""
-        told = self.params.evaluate
-        asked = (
-            told.engine,
-            told.batch_size,
-            told.max_new_tokens,
-            self.params.pa_sft.max_pixels,
-            self.shots,
-            candidate.base,
-            candidate.form,
-            PART,
-        )
-        made_from = fingerprint(candidate.folder, self.samples, *asked, self.params.seed)
-        return self.work.checkpoints / STAGE / f"{candidate.name}-{made_from}"
 
 
 def main(params: Params, work: Workspace, *, dataset: str, shots: int) -> None:
     """Predict with every model, report, and log both."""
-    exam = Exam(params, work, _samples(params, work, dataset=dataset, shots=shots), shots)
+    exam = Exam(f"{dataset}-{shots}", params, work, _samples(params, work, dataset=dataset, shots=shots), shots)
+    validation, questions = _validation(params, work, shots=shots), _questions(exam)
     candidates = [_candidate(name, params, work) for name in params.evaluate.models]
-    name = f"{dataset}-{shots}"
-    with stage_run(work, f"{STAGE}@{name}", params) as run:
+    share = Share.told(params)
+    if share is not None:
+        for candidate in candidates:
+            ask(candidate, [exam, *validation, *questions], share)
+        return
+    with stage_run(work, f"{STAGE}@{exam.name}", params) as run:
         _say_fewer_references(run, exam)
-        predictions = [prediction for candidate in candidates for prediction in _predictions(candidate, exam, run)]
-        report = EvalReport.of(predictions, grid=params.prepare.grid)
-        write_predictions(work.predictions / f"{name}.jsonl", predictions)
-        with fresh_file(work.reports / STAGE / f"{name}.json") as beside:
-            beside.write_text(report.to_json() + "\n", encoding="utf-8")
-        _log(run, report, predictions, exam.samples)
+        seconds = ask_all(candidates, [exam, *validation, *questions])
+        run.log_metrics({f"{name}.seconds_per_image": took / len(exam.samples) for name, took in seconds.items()})
+        _report(run, exam, validation, candidates)
+        for asked in questions:
+            _report_choices(run, asked, candidates)
+        for asked in (exam, *validation, *questions):
+            for candidate in candidates:
+                asked.forget_others(candidate)
+
+
+def _report(run: StageRun, exam: Exam, validation: Sequence[Exam], candidates: Sequence[Candidate]) -> None:
+    """Write predictions, the report of them, and what a person sees of both; nothing is held but counts."""
+    path, reports = exam.work.predictions / f"{exam.name}.jsonl", exam.work.reports / STAGE
+    write_predictions(path, _predictions(exam, candidates))
+    beside = reports / f"{exam.name}.validation.jsonl"
+    if validation:
+        write_predictions(beside, (one for asked in validation for one in _predictions(asked, candidates)))
+    report = EvalReport.of(
+        iterate_predictions(path), grid=exam.params.prepare.grid, validation=iterate_predictions(beside) if validation else ()
+    )
+    with fresh_file(reports / f"{exam.name}.json") as file:
+        file.write_text(report.to_json() + "\n", encoding="utf-8")
+    _log(run, report, iterate_predictions(path), exam.samples)
+
+
+def _report_choices(run: StageRun, exam: Exam, candidates: Sequence[Candidate]) -> None:
+    """Write what was chosen, a line a question, and the accuracy of each type of question."""
+    path, found = exam.work.reports / STAGE / f"{exam.name}.json", {}
     for candidate in candidates:
-        shutil.rmtree(exam.parts(candidate), ignore_errors=True)
+        chosen = list(exam.choices(candidate))
+        write_lines(
+            path.with_name(f"{exam.name}.{candidate.name}.jsonl"), (json.dumps(_choice(choice), ensure_ascii=False) for choice in chosen)
+        )
+        found[candidate.name] = accuracies(chosen)
+        run.log_metrics({f"{candidate.name}.multiple_choice": found[candidate.name]["mean"]["accuracy"]})
+    with fresh_file(path) as file:
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    asked = choice.question
+    told = {"id": asked.id, "sample_id": asked.sample.id, "type": asked.type, "question": asked.text, "options": dict(asked.options)}
+    return {**told, "answer": asked.answer, "chosen": choice.letter, "text": choice.text}
+
+
+def _predictions(exam: Exam, candidates: Sequence[Candidate]) -> Iterator[Prediction]:
+    for candidate in candidates:
+        for protocol in exam.protocols:
+            yield from exam.predictions(candidate, protocol)
 
 
 def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> list[Sample]:
@@ -91,8 +99,36 @@ def _samples(params: Params, work: Workspace, *, dataset: str, shots: int) -> li
     samples = read_samples(file)
     if not samples:
         raise DatasetError(f"{file} holds no sample. Check the folder of evaluate.datasets.{dataset} and run `dvc repro prepare`.")
+    return _with_references(samples, params, shots=shots)
+
+
+def _validation(params: Params, work: Workspace, *, shots: int) -> list[Exam]:
+    """What thresholds are chosen on: the products of validation, which no test shows."""
+    if not params.evaluate.threshold:
+        return []
+    file = work.prepared / "validation.jsonl"
+    # Thresholds need no chains, and a chain that is written anew must not look like another image.
+    samples = [replace(sample, reasoning=None) for sample in read_samples(file)]
+    if len({sample.anomalous for sample in samples}) < 2:
+        raise DatasetError(
+            f"{file}: a threshold needs normal and anomalous images. Raise prepare.validation_rows, or unset evaluate.threshold."
+        )
+    return [Exam(f"validation-{shots}", params, work, _with_references(samples, params, shots=shots), shots)]
+
+
+def _questions(exam: Exam) -> list[Exam]:
+    """MMAD's questions about the same images."""
+    file = exam.params.evaluate.questions
+    if file is None:
+        return []
+    questions = questions_about(exam.samples, Path(file))
+    samples = [replace(question.sample, id=question.id) for question in questions]
+    return [Exam(f"{exam.name}.questions", exam.params, exam.work, samples, exam.shots, questions)]
+
+
+def _with_references(samples: list[Sample], params: Params, *, shots: int) -> list[Sample]:
     require_readable(samples, shots=shots)
-    return samples
+    return with_similar(samples, shots=shots) if shots and params.evaluate.references == "similar" else samples
 
 
 def _candidate(name: str, params: Params, work: Workspace) -> Candidate:
@@ -111,72 +147,19 @@ def _say_fewer_references(run: StageRun, exam: Exam) -> None:
     run.log_metrics({"samples": len(exam.samples), "samples_with_fewer_references": fewer})
 
 
-def _predictions(candidate: Candidate, exam: Exam, run: StageRun) -> list[Prediction]:
-    """A candidate's predictions, part by part; parts that an earlier run finished are read back."""
-    folder, engine = exam.parts(candidate), _Lazily(lambda: _engine(candidate, exam))
-    start, found = time.perf_counter(), []
-    with _bar(f"{candidate.name:8}", len(exam.samples)) as bar:
-        for number, at in enumerate(range(0, len(exam.samples), PART)):
-            part, path = exam.samples[at : at + PART], folder / f"{number:04}.jsonl"
-            if path.is_file():
-                bar.update(len(part))
-            else:
-                answers = engine([_chat(sample, candidate, exam.shots) for sample in part], bar.update)
-                write_predictions(path, _judged(candidate, part, answers, exam.params.seed))
-            found += read_predictions(path)
-    run.log_metrics({f"{candidate.name}.seconds_per_image": (time.perf_counter() - start) / len(exam.samples)})
-    return found
-
-
-def _chat(sample: Sample, candidate: Candidate, shots: int) -> Chat:
-    return prompts.messages(sample, shots=min(shots, len(sample.references)), base=candidate.base, form=candidate.form)
-
-
-class _Lazily:
-    """An engine that is loaded when it is first asked: a model whose parts are all there is never loaded."""
-
-    def __init__(self, load: Callable[[], Engine]) -> None:
-        self.load = load
-        self.engine: Engine | None = None
-
-    def __call__(self, chats: Sequence[Chat], done: Callable[[int], object]) -> list[Generated]:
-        self.engine = self.engine or self.load()
-        return self.engine(chats, done)
-
-
-def _engine(candidate: Candidate, exam: Exam) -> Engine:
-    quiet_libraries()
-    told, pixels = exam.params.evaluate, exam.params.pa_sft.max_pixels
-    load = ENGINES[told.engine]
-    return load(candidate.folder, batch_size=told.batch_size, max_new_tokens=told.max_new_tokens, max_pixels=pixels, images=1 + exam.shots)
-
-
-def _judged(candidate: Candidate, samples: Sequence[Sample], answers: Sequence[Generated], seed: int) -> list[Prediction]:
-    return [
-        Prediction(
-            sample.id, sample.dataset, sample.category, candidate.name, sample.anomalous, answer.text, answer.truncated, answer.tokens,
-            sample.visibility, sample.location, sample.type, "free" if candidate.base or candidate.form else "tags", seed,
-        )
-        for sample, answer in zip(samples, answers, strict=True)
-    ]  # fmt: skip
-
-
-def _bar(label: str, total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, unit=" images", mininterval=0.5 if sys.stderr.isatty() else 10.0)
-
-
-def _log(run: StageRun, report: EvalReport, predictions: Sequence[Prediction], samples: Sequence[Sample]) -> None:
+def _log(run: StageRun, report: EvalReport, predictions: Iterable[Prediction], samples: Sequence[Sample]) -> None:
     for model, found in report.models.items():
         for tally in (dataset.tally for dataset in found.datasets.values()):
             rates = {"balanced_accuracy": tally.balanced_accuracy, "tpr": tally.tpr, "tnr": tally.tnr, "unreadable": tally.unreadable}
             run.log_metrics({f"{model}.{name}": value for name, value in rates.items()})
+        for calibration in (dataset.calibration for dataset in found.datasets.values() if dataset.calibration):
+            told = {"auroc": calibration.auroc, "average_precision": calibration.average_precision, "ece": calibration.ece}
+            run.log_metrics({f"{model}.{name}": value for name, value in told.items()})
     images = {sample.id: sample.images[-1] for sample in samples}
     run.log_table("examples", _table([*_examples(predictions)], images))
 
 
-def _examples(predictions: Sequence[Prediction]) -> Iterator[Prediction]:
+def _examples(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     """For each model, the first few of each kind: normal or anomalous, judged right or wrong."""
     shown: dict[tuple[str, bool, bool], int] = {}
     for prediction in predictions:

@@ -14,13 +14,25 @@ from iadr1.samples import read_samples
 from iadr1.training import Outcome
 from tasks._recording import records_speed
 from tasks._run import Workspace, run_stage
-from tasks._training import DRY_RUN, job_of, quiet_libraries, share, stage_recording, told_by, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)
 
 STAGE = "pa_sft"
 
 
 def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     """Train, save the model and its curve, and log both; `dry_run` only tells the plan."""
+    share(params, work, STAGE, dry_run=dry_run)
     from iadr1 import pa_sft
 
     samples, validation = read_samples(work.prepared / "pa_sft.jsonl"), read_samples(work.prepared / "validation.jsonl")
@@ -29,12 +41,8 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     quiet_libraries()
     job = job_of(work, params, STAGE, shots, answers_only, model=Path(params.pa_sft.backbone), samples=[*samples, *validation])
     plan = pa_sft.planned(job, samples, shots=shots, answers_only=answers_only)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
-    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = replace(job, callbacks=[*job.callbacks, records_speed(run)]) if run else job
         outcome = pa_sft.train(job, samples, validation=validation, shots=shots, answers_only=answers_only)

@@ -1,6 +1,7 @@
 """Sums up every evaluation, decides by the floors of params.yaml, and registers the inspector.
 
-Reads `reports/evaluate/*.json` and `models/sc_grpo`, writes `reports/summary.json` and `reports/summary.md`. Run it with `python -m tasks.register`.
+Reads `reports/evaluate/*.json` and `models/sc_grpo`, writes `reports/summary.json`, `reports/summary.md` and, with the
+predictions, their images and the trainings' logs, `reports/report.html` and `reports/comparison.md`. Run it with `python -m tasks.register`.
 The model becomes a version of the registered model in any case, and `staging` when it passes every floor; otherwise the reason is told.
 """
 
@@ -13,7 +14,9 @@ from iadr1.errors import ModelError, ReportError
 from iadr1.gates import Decision, decide
 from iadr1.params import Params
 from iadr1.report import DatasetReport, EvalReport, ModelReport
+from iadr1.report_page import Evaluation, figures, page
 from iadr1.report_tables import table
+from tasks._report import comparison, evaluation, figures_of, settings_of
 from tasks._run import Workspace, fresh_file, run_stage
 from tasks._tracking import Candidate, Registered, end_release, register_model, stage_run
 
@@ -35,13 +38,17 @@ def main(params: Params, work: Workspace) -> None:
         registered = register_model(run, work, _candidate(params, work, decision))
         told = {**_told(registered), "gates": "passed" if decision.passed else "failed", "message": message(registered, decision)}
         _write(work, summaries, told)
-        files = [work.reports / "summary.json", work.reports / "summary.md"]
-        figures = {
+        files = [work.reports / name for name in ("summary.json", "summary.md", "report.html", "comparison.md")]
+        shown = evaluation(params, work)
+        _write_page(work, shown)
+        metrics = {
             f"{name}.{figure}": model[figure] for name, model in models.items() for figure in ("mean_balanced_accuracy", "hardest_third")
         }
-        run.log_metrics(figures)
-        run.set_tags({"gates": told["gates"], "registered": f"{registered.name} version {registered.version}"})
-        end_release(run, figures, files)
+        metrics |= figures_of(shown)
+        run.log_metrics(metrics)
+        tags = {"gates": told["gates"], "registered": f"{registered.name} version {registered.version}"}
+        run.set_tags(tags)
+        end_release(run, metrics, files, settings=settings_of(params), tags=tags, charts=figures(shown))
     print(f"{STAGE}: {told['message']}")
 
 
@@ -129,6 +136,13 @@ def _write(work: Workspace, summaries: Mapping[int, Mapping[str, Summary]], regi
         beside.write_text(json.dumps({"models": summaries[first], **more, "registered": registered}, indent=1) + "\n", encoding="utf-8")
     with fresh_file(work.reports / "summary.md") as beside:
         beside.write_text(_page(summaries, registered), encoding="utf-8")
+
+
+def _write_page(work: Workspace, shown: Evaluation) -> None:
+    with fresh_file(work.reports / "report.html") as beside:
+        beside.write_text(page(shown), encoding="utf-8")
+    with fresh_file(work.reports / "comparison.md") as beside:
+        beside.write_text(comparison(shown), encoding="utf-8")
 
 
 def _page(summaries: Mapping[int, Mapping[str, Summary]], registered: Summary) -> str:

@@ -17,13 +17,25 @@ from iadr1.training import Job
 from tasks._recording import log_ends, records_completions, records_speed
 from tasks._run import Workspace, run_stage
 from tasks._tracking import StageRun
-from tasks._training import DRY_RUN, job_of, quiet_libraries, share, stage_recording, told_by, training_job, write_curve, write_metrics
+from tasks._training import (
+    DRY_RUN,
+    goes_on,
+    job_of,
+    quiet_libraries,
+    share,
+    stage_recording,
+    told_by,
+    training_job,
+    write_curve,
+    write_metrics,
+)
 
 STAGE = "sc_grpo"
 
 
 def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     """Train, save the model and its curve, and log both with the last completions; `dry_run` only tells the plan."""
+    share(params, work, STAGE, dry_run=dry_run)
     from iadr1 import sc_grpo
 
     told, grid, shots = params.sc_grpo, params.prepare.grid, params.prepare.shots
@@ -35,12 +47,8 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
     start = Path(params.pa_sft.backbone) if form else work.pa_sft
     job = job_of(work, params, STAGE, grid, shots, model=start, samples=[*samples, *validation])
     plan = sc_grpo.planned(job, samples, recipe=recipe, shots=shots)
-    if dry_run:
-        print(plan.text)
-    plan.require_memory()
-    if dry_run:
+    if not goes_on(plan, dry_run=dry_run):
         return
-    share(work, params, STAGE, job)
     with stage_recording(work, params, STAGE) as run, training_job(work, STAGE, job) as job:
         job = _recorded(job, run, [*samples, *validation], recipe=recipe, every=told.table_steps)
         outcome = sc_grpo.train(

@@ -54,7 +54,7 @@ def validated(params: Params, work: Workspace) -> dict[str, Any]:
     layouts = {name: source.layout for name, source in {**params.prepare.train, **params.evaluate.datasets}.items()}
     judged = {RAW: listing(Path(params.experiment.fetched)), **tables(samples, grid=params.prepare.grid, layouts=layouts)}
     with fresh_directory(work.reports / "data_docs") as pages:
-        findings = _judged(judged, params.validate, chains=params.prepare.chains == "expert_ad", pages=pages)
+        findings = findings_of(judged, params.validate, chains=params.prepare.chains == "expert_ad", pages=pages)
         complete(pages, {name: len(rows) for name, rows in judged.items()}, _said_of(findings))
     errors, warnings = ([finding for finding in findings if finding["severity"] == severity] for severity in ("error", "warning"))
     report = {
@@ -92,7 +92,7 @@ def _prepared_samples(work: Workspace) -> dict[str, list[Sample]]:
     return {name: read_samples(file) for name, file in files.items()}
 
 
-def _judged(judged: Mapping[str, Table], limits: Limits, *, chains: bool, pages: Path) -> list[Finding]:
+def findings_of(judged: Mapping[str, Table], limits: Limits, *, chains: bool, pages: Path) -> list[Finding]:
     """The findings of every table's suite, in the order of tables and checks."""
     import great_expectations as gx
     import pandas as pd

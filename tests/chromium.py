@@ -20,6 +20,7 @@ class Page:
         from websockets.sync.client import connect
 
         self.socket, self.number = connect(address, max_size=None, proxy=None), 0
+        self.events: list[dict[str, Any]] = []  # what the browser told of itself, of the domains that were enabled
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.number += 1
@@ -29,6 +30,7 @@ class Page:
             if message.get("id") == self.number:
                 assert "error" not in message, message
                 return dict(message["result"])
+            self.events.append(message)
 
     def value(self, script: str) -> Any:
         found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
@@ -47,6 +49,10 @@ class Page:
         typed = {"text": key} if len(key) == 1 and not control else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=2 if control else 0, **(typed if kind == "keyDown" else {}))
+
+    def resize(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def write(self, text: str) -> None:
         self.call("Input.insertText", text=text)

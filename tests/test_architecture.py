@@ -27,7 +27,14 @@ SLOW_TO_IMPORT = {
     "datasets",
     "peft",
     "deepspeed",
+    "openai",
+    "anthropic",
+    "boto3",
+    "botocore",
+    "httpx",
 }
+# The SDK of a model's provider, not of the pipeline's storage.
+SPEAKS_TO_BEDROCK = ROOT / "iadr1" / "remote" / "bedrock.py"
 # MLflow runs this file by itself, in the registered model's own process.
 RUN_BY_MLFLOW = ROOT / "tasks" / "_inspector.py"
 # `iadr1 inspect --model models:/…` looks a folder up; the library knows the registry here and nowhere else.
@@ -79,7 +86,11 @@ def directly_used(path: Path) -> set[Path]:
     names += [".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)]
     modules = {file for name in names if (file := module_file(name))}
     constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    beside = {path.with_name(text) for text in constants if text and "/" not in text and text.endswith((".yaml", ".json", ".py"))}
+    beside = {
+        path.with_name(text)
+        for text in constants
+        if text and "/" not in text and text.endswith((".yaml", ".json", ".py", ".html", ".css", ".js"))
+    }
     return modules | {file for file in beside if file.is_file()}
 
 
@@ -123,7 +134,7 @@ def test_every_stage_reads_the_parameter_file_that_the_experiment_names():
 
 @pytest.mark.parametrize("path", [path for path in PYTHON_FILES if "iadr1" in path.relative_to(ROOT).parts[:1]], ids=lambda path: path.name)
 def test_the_library_knows_no_pipeline(path):
-    known = {"mlflow"} if path == REGISTRY else set()
+    known = {REGISTRY: {"mlflow"}, SPEAKS_TO_BEDROCK: {"boto3"}}.get(path, set())
     assert not packages(path) & {"prefect", "mlflow", "dvc", "boto3", "great_expectations", "tasks", "flows"} - known
 
 
@@ -138,7 +149,7 @@ def test_one_file_talks_to_mlflow():
 
 
 def test_one_file_talks_to_s3():
-    assert [path.name for path in PYTHON_FILES if packages(path) & {"boto3", "botocore"}] == ["_storage.py"]
+    assert [path.name for path in PYTHON_FILES if packages(path) & {"boto3", "botocore"} and path != SPEAKS_TO_BEDROCK] == ["_storage.py"]
 
 
 def test_flows_use_prefect_and_the_standard_library_only():

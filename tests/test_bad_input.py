@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,12 +32,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
-def through_the_stages(folder: Path) -> None:
-    """Fetch, prepare and validate; raises DatasetError where one of them refuses."""
+def through_the_stages(folder: Path) -> dict[str, Any]:
+    """The report of fetch, prepare and validate; raises DatasetError where one of them refuses."""
     params, work = of_folder(folder)
     fetched(params, work)
     prepared(params, work)
-    refuse_errors(validated(params, work), work)
+    report = validated(params, work)
+    refuse_errors(report, work)
+    return report
 
 
 def cut(path: Path) -> None:
@@ -119,7 +122,7 @@ def test_unusual_images_alone_pass_in_a_folder_however_deep(folder: Path) -> Non
     deepest = folder.parent.joinpath(*["d" * 100] * 4)
     deepest.parent.mkdir(parents=True)
     folder.rename(deepest)
-    through_the_stages(deepest)
+    assert through_the_stages(deepest)["passed"]
 
 
 def mask_of_another_size(folder: Path) -> None:
@@ -186,7 +189,7 @@ def test_every_value_but_0_of_a_mask_is_a_defect(folder: Path) -> None:
 def test_a_circle_of_links_ends(folder: Path) -> None:
     (folder / "bolt" / "again").symlink_to(folder)
     (folder / "bolt" / "self").symlink_to(folder / "bolt" / "self")
-    through_the_stages(folder)
+    assert through_the_stages(folder)["passed"]
 
 
 # --- annotations -----------------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PARTS:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, here / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp", "smoke", "real"))
+            shutil.copytree(source, here / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp", "smoke", "real", "rows"))
         elif source.is_file():
             shutil.copy(source, here / name)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "start"]):

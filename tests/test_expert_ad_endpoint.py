@@ -14,12 +14,13 @@ import pytest
 
 from iadr1.errors import TeacherError
 from iadr1.expert_ad.build import drafted
-from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher, retry_after
+from iadr1.expert_ad.endpoint import Endpoint, EndpointTeacher
 from iadr1.expert_ad.pairs import Pair
 from iadr1.expert_ad.replies import Kept
 from iadr1.expert_ad.review import read_rows
 from iadr1.expert_ad.teachers import Request
 from iadr1.masks import measured
+from iadr1.remote.pace import retry_after
 from iadr1.samples import Sample, read_samples
 from tasks.prepare import prepared
 from tests import layouts

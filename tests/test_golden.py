@@ -40,6 +40,6 @@ def _near(found, expected):
     return found == pytest.approx(expected) if isinstance(expected, float) else found == expected
 
 
-@pytest.mark.parametrize("page", ["rewards", "backbones"])
+@pytest.mark.parametrize("page", ["rewards", "backbones", "planning"])
 def test_the_pages_made_from_the_code_are_up_to_date(page):
     assert _module(ROOT / "docs" / f"make_{page}.py").document() == (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

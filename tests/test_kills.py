@@ -16,10 +16,11 @@ import pytest
 
 from iadr1.samples import write_samples
 from tests.test_stages_train import params
-from tests.tiny import build, tiny_samples
+from tests.tiny import SIDE, build, tiny_samples
 
 pytestmark = pytest.mark.slow
 
+TEACH = "the form of answers"
 STEPS = {"max_steps": 6, "save_steps": 2}
 # Of PA-SFT and SC-GRPO: an event of the trainer at a step, or a file that is opened for writing.
 MOMENTS: dict[str, tuple[str, int] | str] = {
@@ -29,10 +30,11 @@ MOMENTS: dict[str, tuple[str, int] | str] = {
     "during validation": ("on_prediction_step", 6),
     "while the final model is saved": ".partial/processor_config.json",
 }
+ANSWERS = "answers/mvtec-0"
 PARTS = {
-    "while the first part is written": "0000.jsonl",
-    "while the second part is written": "0001.jsonl",
-    "while the third model's part is written": "/sc_grpo-",
+    "when the first model's answers are begun": f"{ANSWERS}/base-",
+    "when the second model's answers are begun": f"{ANSWERS}/pa_sft-",
+    "when the third model's answers are begun": f"{ANSWERS}/sc_grpo-",
     "while the predictions are written": "predictions/",
     "while the report is written": "reports/",
 }
@@ -56,8 +58,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {"pa_sft": samples[:8], "validation": samples[8:12], "sc_grpo": unreasoned[:8], "test/mvtec": unreasoned[10:]}
     for name, rows in parts.items():
         write_samples(folder / "data/prepared" / f"{name}.jsonl", rows)
-    build(folder / "backbone")
-    changes: dict[str, Any] = {"pa_sft": {"backbone": "backbone", **STEPS}, "sc_grpo": STEPS, "evaluate": {"batch_size": 2}}
+    build(folder / "untaught")
+    changes: dict[str, Any] = {
+        "pa_sft": {"backbone": "backbone", **STEPS},
+        "sc_grpo": {"max_completion_length": 32, **STEPS},
+        "evaluate": {"batch_size": 2, "max_new_tokens": 32},
+    }
     (folder / "params.yaml").write_text(json.dumps(params(**changes)), encoding="utf-8")
     return folder
 
@@ -66,12 +72,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(start: Path) -> Callable[..., int]:
     """Runs a stage in a process of its own; its exit code, negative when a signal ended it. The libraries are loaded once, in a server of forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "trl", "mlflow", "tests.test_kills"])
+    context.set_forkserver_preload(["tests.preloaded", "tests.test_kills"])
 
     def ran(folder: Path, stage: str, moment: tuple[str, int] | str | None = None, number: int = 0) -> int:
         process = context.Process(target=work, args=(folder, start / "mlflow.db", stage, moment, number))
         process.start()
-        process.join(300)
+        process.join(900)
         assert process.exitcode is not None, f"{stage} hangs"
         return process.exitcode
 
@@ -82,16 +88,16 @@ def work(folder: Path, store: Path, stage: str, moment: tuple[str, int] | str | 
     """Run a stage as `python -m tasks.<stage>` does, and send this process a signal at the moment."""
     import torch
 
-    from tasks import evaluate
-
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}"
-    evaluate.PART = 2
     if isinstance(moment, str):
         at_file(moment, number)
     elif moment is not None:
         at_event(*moment, number)
+    if stage == TEACH:
+        taught(folder)
+        return
     sys.argv = [stage, *(["--dataset", "mvtec", "--shots", "0"] if stage == "evaluate" else [])]
     runpy.run_module(f"tasks.{stage}", run_name="__main__")
 
@@ -129,9 +135,24 @@ def undisturbed(start: Path, run: Callable[..., int], tmp_path_factory: pytest.T
     """The project after its three stages have run undisturbed."""
     folder = tmp_path_factory.mktemp("undisturbed") / "project"
     shutil.copytree(start, folder)
+    assert run(folder, TEACH) == 0
     for stage in LEFT:
         assert run(folder, stage) == 0
+    # Otherwise there would be nothing to lose.
+    weights = [(folder / name / "model.safetensors").read_bytes() for name in ("backbone", "models/pa_sft", "models/sc_grpo")]
+    assert len(set(weights)) == 3
     return folder
+
+
+def taught(folder: Path) -> None:
+    """Teach the backbone the form of the answers, so that its completions earn different rewards."""
+    from iadr1 import pa_sft
+    from iadr1.samples import read_samples
+    from iadr1.training import Job
+
+    keys = {"max_steps": 150, "per_device_train_batch_size": 4, "learning_rate": 4e-3, "disable_tqdm": True, "save_strategy": "no"}
+    job = Job(keys, folder / "untaught", SIDE * SIDE, (), 0, folder / "taught", folder / "backbone")
+    pa_sft.train(job, read_samples(Path("data/prepared/pa_sft.jsonl")), validation=[])
 
 
 def contents(folder: Path, stage: str) -> dict[str, bytes]:
@@ -139,8 +160,8 @@ def contents(folder: Path, stage: str) -> dict[str, bytes]:
 
 
 def before(undisturbed: Path, folder: Path, stage: str) -> None:
-    """The project as it is before the stage."""
-    shutil.copytree(undisturbed, folder)
+    """The project as it is before the stage; no answer has been kept."""
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns(".checkpoints"))
     for name in LEFT[stage]:
         path = folder / name
         shutil.rmtree(path.parent) if name.startswith("models/") else path.unlink()

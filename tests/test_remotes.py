@@ -17,20 +17,20 @@ def dvc(*arguments: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, env={**os.environ, **environment})
 
 
-def gives_back(folder: Path, **environment: str) -> None:
-    """Push a file, lose it here, and pull it."""
-    (folder / "model.bin").write_bytes(b"weights")
+def given_back(folder: Path, pushed: bytes, **environment: str) -> bytes:
+    """What a file holds after it was pushed, lost here, and pulled."""
+    (folder / "model.bin").write_bytes(pushed)
     dvc("add", "--quiet", "model.bin", **environment)
     dvc("push", "--quiet", "model.bin", **environment)
     (folder / "model.bin").unlink()
     shutil.rmtree(folder / ".dvc" / "cache")
     dvc("pull", "--quiet", "model.bin", **environment)
-    assert (folder / "model.bin").read_bytes() == b"weights"
+    return (folder / "model.bin").read_bytes()
 
 
 def test_a_folder_gives_back_what_was_pushed(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     dvc("remote", "add", "--default", "store", str(tmp_path_factory.mktemp("share")))
-    gives_back(dvc_project)
+    assert given_back(dvc_project, b"weights") == b"weights"
 
 
 def test_a_bucket_gives_back_what_was_pushed(dvc_project: Path) -> None:
@@ -42,5 +42,5 @@ def test_a_bucket_gives_back_what_was_pushed(dvc_project: Path) -> None:
         client.create_bucket(Bucket="factory-models")
         dvc("remote", "add", "--default", "store", "s3://factory-models/iadr1")
         dvc("remote", "modify", "store", "endpointurl", server.url)
-        gives_back(dvc_project, **keys)
+        assert given_back(dvc_project, b"weights", **keys) == b"weights"
         assert client.list_objects_v2(Bucket="factory-models", Prefix="iadr1/files/md5/")["KeyCount"] == 1

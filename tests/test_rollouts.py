@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,44 @@ def test_the_rollout_samples_as_the_recipe_says_and_the_evaluation_takes_the_bes
     assert step["trainer"].temperature == told.temperature and told.repetition_penalty == 1.0
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
+def test_the_log_probabilities_of_a_padded_batch_are_those_of_each_row_alone(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one prompt with one image and a longer one with two, by a plain forward pass without padding."""
+    import torch
+    from trl import GRPOTrainer
+
+    seen: list[Any] = []
+    compute, score = GRPOTrainer._get_per_token_logps_and_entropies, GRPOTrainer._generate_and_score_completions
+
+    def computing(self: Any, model: Any, ids: Any, mask: Any, keep: int, **options: Any) -> Any:
+        found = compute(self, model, ids, mask, keep, **options)
+        seen.append((ids, mask, found[0].detach()))
+        return found
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", computing)
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, rows: (seen.append(rows), score(self, rows))[1])
+    told = replace(job(tmp_path), model=member(family), max_pixels=None)
+    sc_grpo.train(
+        told, [samples()[0], samples()[3]], validation=[], preset="paper", rewards={"accuracy": 1.0}, grid=3, shots=1
+    )  # fmt: skip
+    rows, (ids, mask, found) = seen[:2]
+    assert {len(row["images"]) for row in rows} == {1, 2} and not mask[:, 0].all()
+    model, processor = backbones.load_model(member(family)), backbones.load_processor(member(family))
+    for row, tokens, kept, logps in zip(rows, ids, mask.bool(), found, strict=True):
+        text = backbones.prompt_text(processor, row["prompt"])
+        given = processor(images=[row["images"]], text=[text], return_tensors="pt", add_special_tokens=False)
+        whole, said = tokens[kept][None], int(kept[-len(logps) :].sum())
+        assert whole[:, :-said].equal(given["input_ids"])
+        if "mm_token_type_ids" in given:
+            given["mm_token_type_ids"] = torch.nn.functional.pad(given["mm_token_type_ids"], (0, said))
+        with torch.no_grad():
+            logits = model(**{**given, "input_ids": whole, "attention_mask": torch.ones_like(whole)}).logits[0, -said - 1 : -1]
+        alone = (logits / RECIPES["paper"].trainer["temperature"]).log_softmax(-1).gather(-1, whole[0, -said:, None])[:, 0]
+        torch.testing.assert_close(logps[:said], alone, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "keys, processes, message",
     [
@@ -126,6 +165,43 @@ def test_without_vllm_its_use_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_weights_are_sent_under_the_names_of_the_published_checkpoints(family: str) -> None:
     model = backbones.load_model(member(family))
     assert sorted(rollouts._published(model, name) for name, _ in model.named_parameters()) == names_on_disk(member(family))
+
+
+def test_each_rollout_has_random_numbers_of_its_own_which_a_resumed_run_draws_again() -> None:
+    def run(*, resumed_at: int) -> list[tuple[int, ...]]:
+        trainer = SimpleNamespace(
+            state=SimpleNamespace(global_step=0),
+            model=SimpleNamespace(training=True),
+            args=SimpleNamespace(seed=7),
+            accelerator=SimpleNamespace(process_index=1),
+            vllm_generation=SimpleNamespace(tensor_parallel_size=1),
+        )
+        seed, found = rollouts.seeds(trainer), []
+        for trainer.state.global_step in range(resumed_at, 3):
+            for trainer.model.training in (False, True, True):  # a measurement, a rollout, and some of its groups again
+                found.append(seed())
+        return found
+
+    whole = run(resumed_at=0)
+    assert len(set(whole)) == len(whole) == 9 and run(resumed_at=2) == whole[6:]
+
+
+def test_adapters_are_sent_merged_into_the_weights_under_published_names(tmp_path: Path) -> None:
+    import torch
+    from accelerate import Accelerator
+    from peft import LoraConfig, get_peft_model
+    from trl.distributed import DistributedBackend
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    folder = member("llava")
+    model = get_peft_model(backbones.load_model(folder), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    generation = VLLMGeneration.__new__(VLLMGeneration)
+    vars(generation).update(model=model, _dist=DistributedBackend(Accelerator(cpu=True)))
+    sent = {rollouts._published(model, name): weights.clone() for name, weights in generation._iter_named_params()}
+    assert sorted(sent) == names_on_disk(folder)
+    merged = dict(model.merge_and_unload().named_parameters())
+    name = next(name for name in merged if name.endswith("q_proj.weight"))
+    torch.testing.assert_close(sent[rollouts._published(model.base_model.model, name)], merged[name])
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 import csv
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from iadr1.engines import Generated
 from iadr1.errors import DatasetError, ModelError, ParamsError, Stopped
 from iadr1.params import Params, parse
-from iadr1.report import read_predictions
+from iadr1.report import read_predictions, thresholds
 from iadr1.rewards import REWARDS
 from iadr1.samples import read_samples, write_samples
 from tasks._run import Workspace, run_stage
@@ -113,8 +116,10 @@ def test_the_training_stages_leave_a_model_a_curve_and_metrics(outputs: Path) ->
         assert json.loads((outputs / "reports" / f"{stage}.json").read_text())["steps"] == 2
 
 
-def test_no_checkpoint_is_left_after_a_success(outputs: Path) -> None:
-    assert not [path for path in (outputs / ".checkpoints").rglob("*") if path.is_file()]
+def test_no_checkpoint_is_left_after_a_success_but_answers_are(outputs: Path) -> None:
+    left = [path.relative_to(outputs / ".checkpoints") for path in (outputs / ".checkpoints").rglob("*") if path.is_file()]
+    assert {path.parts[:2] for path in left} == {("answers", "mvtec-0")}
+    assert {path.parts[2].rpartition("-")[0] for path in left} == {"base", "pa_sft", "sc_grpo"}
 
 
 def test_each_model_is_asked_and_read_in_its_own_way(outputs: Path) -> None:
@@ -179,35 +184,88 @@ def test_a_second_evaluation_writes_the_same_bytes(outputs: Path) -> None:
 
     files = [outputs / "data/predictions/mvtec-0.jsonl", outputs / "reports/evaluate/mvtec-0.json"]
     before = [path.read_bytes() for path in files]
+    shutil.rmtree(outputs / ".checkpoints" / "answers")
     evaluate.main(*workspace(params()), dataset="mvtec", shots=0)
     assert [path.read_bytes() for path in files] == before
 
 
-def test_an_evaluation_takes_up_the_parts_that_a_killed_one_finished(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks import evaluate
+class Killed(Exception):
+    """What ends a run in the middle."""
 
-    told, work = workspace(params(evaluate={"models": ["base"]}))
-    asked = []
 
-    class Killed(Exception):
-        pass
+def counting_engine(asked: list[int], *, dies_after: int) -> Any:
+    """An engine that says no, writes down how many it was asked, and dies after so many calls."""
 
-    def engine(model: Path, **_: object):  # type: ignore[no-untyped-def]
-        def answer(chats, done):  # type: ignore[no-untyped-def]
-            if len(asked) == 2:
+    def engine(model: Path, **_: object) -> Any:
+        def answer(chats: Any, done: Any) -> list[Generated]:
+            if len(asked) == dies_after:
                 raise Killed
             asked.append(len(chats))
-            return [evaluate.Generated("No.", False, 2) for _ in chats]
+            return [Generated("No.", False, 2, 0.25, "stop", 0.5) for _ in chats]
 
         return answer
 
-    monkeypatch.setattr(evaluate, "PART", 2)
-    monkeypatch.setitem(evaluate.ENGINES, "transformers", engine)
+    return engine
+
+
+def test_an_evaluation_goes_on_where_a_killed_one_was_and_asks_nothing_twice(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import _asking, evaluate
+
+    told, work = workspace(params(evaluate={"models": ["base"], "max_new_tokens": 9}))
+    asked: list[int] = []
+    monkeypatch.setattr(_asking, "PART", 2)
+    monkeypatch.setitem(_asking.ENGINES, "transformers", counting_engine(asked, dies_after=2))
     with pytest.raises(Killed):
         evaluate.main(told, work, dataset="mvtec", shots=0)
     asked[:] = [0]
     evaluate.main(told, work, dataset="mvtec", shots=0)
     assert asked == [0, 2]
+    evaluate.main(told, work, dataset="mvtec", shots=0)
+    assert asked == [0, 2]
+    (one, *_) = read_predictions(outputs / "data" / "predictions" / "mvtec-0.jsonl")
+    assert (one.text, one.p_yes, one.finish, one.seconds) == ("No.", 0.25, "stop", None)
+
+
+def test_each_protocol_is_a_column_of_its_own(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import evaluate
+
+    told = params(evaluate={"models": ["base", "sc_grpo"], "protocols": ["paper", "fair"], "latency": True, "max_new_tokens": 4})
+    evaluate.main(*workspace(told), dataset="mvtec", shots=0)
+    predictions = read_predictions(outputs / "data" / "predictions" / "mvtec-0.jsonl")
+    readers = {one.model: one.reader for one in predictions}
+    assert readers == {"base": "free", "base-fair": "free", "sc_grpo": "tags", "sc_grpo-fair": "free"}
+    said = {model: [(one.text, one.p_yes) for one in predictions if one.model == model] for model in readers}
+    assert said["base"] == said["base-fair"] and said["sc_grpo"] != said["sc_grpo-fair"]
+    assert all(one.seconds and one.p_yes is not None for one in predictions if one.model == "base")
+
+
+def test_a_threshold_is_chosen_on_validation_alone(outputs: Path) -> None:
+    from tasks import evaluate
+
+    told = params(evaluate={"models": ["base"], "threshold": True, "max_new_tokens": 4})
+    evaluate.main(*workspace(told), dataset="mvtec", shots=0)
+    reports = outputs / "reports" / "evaluate"
+    asked = read_predictions(reports / "mvtec-0.validation.jsonl")
+    assert {one.sample_id for one in asked} == {sample.id for sample in read_samples(outputs / "data" / "prepared" / "validation.jsonl")}
+    found = json.loads((reports / "mvtec-0.json").read_text())["models"]["base"]["datasets"]["mvtec"]["p_yes"]["at_threshold"]
+    assert found["threshold"] == thresholds(asked)["base"]
+    assert len(read_predictions(outputs / "data" / "predictions" / "mvtec-0.jsonl")) == 6
+
+
+def test_questions_with_options_are_asked_about_the_same_images(outputs: Path) -> None:
+    from tasks import evaluate
+
+    asked = {"Question": "Which?", "Answer": "B", "Options": {"A": "Hole", "B": "None"}, "type": "Defect Classification"}
+    entries = {f"MMAD/images/{number:03}.png": {"conversation": [asked, {**asked, "type": "Anomaly Detection"}]} for number in (10, 11, 99)}
+    (outputs / "mmad.json").write_text(json.dumps(entries))
+    told = params(evaluate={"models": ["base"], "questions": "mmad.json", "max_new_tokens": 4})
+    evaluate.main(*workspace(told), dataset="mvtec", shots=0)
+    reports = outputs / "reports" / "evaluate"
+    found = json.loads((reports / "mvtec-0.questions.json").read_text())["base"]
+    assert {kind: rates["n"] for kind, rates in found.items()} == {"Anomaly Detection": 2, "Defect Classification": 2, "mean": 4}
+    lines = [json.loads(line) for line in (reports / "mvtec-0.questions.base.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines][:2] == ["MMAD/images/010.png#0", "MMAD/images/010.png#1"] and "chosen" in lines[0]
+    assert len(read_predictions(outputs / "data" / "predictions" / "mvtec-0.jsonl")) == 6
 
 
 def test_fewer_references_than_shots_are_said(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

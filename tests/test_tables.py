@@ -15,7 +15,7 @@ from iadr1.params import parse, read
 from iadr1.report import Prediction, write_predictions
 from tasks._experiment import overlaid
 from tasks._grid import Grid, Row, default_run, grid_named, row_name, row_run, stages_of
-from tasks._table import graphs, placed, shown, write
+from tasks._table import graphs, markdown, placed, shown, write
 
 ROOT = Path(__file__).parent.parent
 TREE = read(ROOT / "params.yaml")
@@ -232,8 +232,8 @@ def predicted(found: object, right: dict[str, int]) -> None:
 def test_the_page_shows_ours_beside_the_papers_and_what_becomes_of_each_claim(project: Path) -> None:
     found = placed("3", [0, 1, 2], None)
     predicted(found, {"Fine-tuned": 12, "Original": 15, "SC-GRPO": 15})
-    page = write(found)
-    assert Path("reports/tables/3.md").read_text() == page
+    assert write(found, shown(found)) and not write(found, shown(found))
+    page = Path("reports/tables/3.md").read_text()
     told = json.loads(Path("reports/tables/3.json").read_text())["settings"]["0-shot"]
     assert told["rows"]["Original"]["mean"] == pytest.approx(90.0) and told["rows"]["Original"]["sd"] == pytest.approx(2.5)
     assert [claim["judgement"] for claim in told["claims"]] == ["cannot be told", "holds", "does not hold"]
@@ -251,3 +251,14 @@ def test_the_papers_own_figures_contradict_some_of_its_claims(project: Path) -> 
 
 def test_a_grid_is_a_table_of_rows_and_claims_and_nothing_else() -> None:
     assert set(Grid.model_fields) == {"title", "rows", "claims"}
+
+
+def test_a_run_that_has_failed_has_no_figures_and_the_page_says_why(project: Path) -> None:
+    found = placed("3", [0, 1], None)
+    predicted(found, {"Fine-tuned": 12, "Original": 15, "SC-GRPO": 15})
+    gone = str(found.rows["Original", 0].pipeline)
+    page = markdown(shown(placed("3", [0, 1], None, {gone: "sc_grpo: the training has collapsed"})))
+    assert "No figures: seed 0, Original: sc_grpo: the training has collapsed" in page
+    assert re.search(r"\| Original < SC-GRPO +\| \+0\.0 +\| \+0\.0 +\| – ", page)
+    page = markdown(shown(placed("3", [0], None, {gone: "sc_grpo: the training has collapsed"})))
+    assert re.search(r"\| Original +\| sc_grpo +\| – +\| – +\| – ", page) and "| Original < SC-GRPO" not in page

@@ -8,7 +8,8 @@ import pytest
 
 from iadr1.errors import ReportError
 from iadr1.params import Params, load
-from iadr1.report import EvalReport, Prediction
+from iadr1.report import EvalReport, Prediction, write_predictions
+from iadr1.samples import Sample, write_samples
 from tasks import register
 from tasks._run import Workspace
 from tasks._tracking import lineage_of, stage_run
@@ -21,7 +22,7 @@ DATASETS = {name: SHIPPED.evaluate.datasets[name] for name in ("mvtec", "visa")}
 def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Workspace]:
     """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
     home = SHIPPED.experiment.model_copy(update={"name": name})
-    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS})
+    evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS, "models": ["base", "sc_grpo"]})
     floors = SHIPPED.register.model_copy(update={"floors": {"mean_balanced_accuracy": floor}})
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=floors)
     here = folder / name
@@ -39,6 +40,8 @@ def evaluated(work: Workspace, *, right: int) -> None:
         path = work.reports / "evaluate" / f"{dataset}-0.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(EvalReport.of(said).to_json())
+        write_predictions(work.predictions / f"{dataset}-0.jsonl", said)
+        write_samples(work.prepared / "test" / f"{dataset}.jsonl", [sample(dataset, number) for number in range(20)])
 
 
 def answer(dataset: str, number: int, model: str, right: int) -> Prediction:
@@ -46,6 +49,10 @@ def answer(dataset: str, number: int, model: str, right: int) -> Prediction:
     yes = model == "sc_grpo" and number < right
     text = "<think>x</think><answer>Yes</answer>" if yes else "<think>x</think><answer>No</answer>"
     return Prediction(f"{dataset}/{number}", dataset, "part", model, anomalous, text, visibility=(number + 1) / 10 if anomalous else None)
+
+
+def sample(dataset: str, number: int) -> Sample:
+    return Sample(f"{dataset}/{number}", dataset, "part", ("none.png",), number < 10)
 
 
 def runs(work: Workspace) -> dict[str, object]:
@@ -160,3 +167,26 @@ def test_a_missing_report_is_told_with_what_to_do(mlflow_store):
     params, work = release(mlflow_store, "missing")
     with pytest.raises(ReportError, match=r"evaluate/mvtec-0\.json: no such report\. Run `dvc repro evaluate` to make it\."):
         register.main(params, work)
+
+
+def test_releases_can_be_compared_at_one_click(mlflow_store):
+    import mlflow
+
+    params, work = release(mlflow_store, "compared")
+    evaluated(work, right=9)
+    register.main(params, work)
+    run = runs(work)["release"]
+    assert run.data.metrics["sc_grpo_minus_base"] == 45.0
+    assert run.data.metrics["sc_grpo_minus_base.low"] < 45.0 < run.data.metrics["sc_grpo_minus_base.high"]
+    assert (run.data.metrics["sc_grpo.tpr"], run.data.metrics["sc_grpo.mvtec"]) == (90.0, 95.0)
+    assert run.data.params["pa_sft.backbone"] == params.pa_sft.backbone
+    logged = {found.path for found in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"report.html", "comparison.md", "summary.md", "charts"} <= logged
+    tags = mlflow.get_experiment(run.info.experiment_id).tags
+    columns = json.loads(tags["mlflow.sharedViewState.releases"])["selectedColumns"]
+    assert {"metrics.`sc_grpo_minus_base`", "metrics.`base.mean_balanced_accuracy`", "params.`sc_grpo.recipe`", "tags.`gates`"} <= set(
+        columns
+    )
+    assert "viewStateShareKey=releases" in tags["mlflow.note.content"]
+    markdown = (work.reports / "comparison.md").read_text()
+    assert "sc_grpo minus base" in markdown and "Not comparable: The images were made" in markdown

@@ -131,6 +131,11 @@ def test_a_cut_text_is_truncated_unless_it_is_whole():
         ("<think>There is a scratch", None, "truncated"),
         ("", None, "unreadable"),
         ("<think>a</think><answer>No</answer>", False, "ok"),  # tags first
+        ("<think>a</think><answer>A</answer>", True, "malformed"),  # MMAD's prompt asks for a letter in the tags
+        ("<think>a</think> <answer> (B). </answer>", False, "malformed"),
+        ("<answer>A</answer><answer>B</answer>", None, "unreadable"),
+        ("<answer>a</answer>", None, "unreadable"),
+        ("<answer>C</answer>", None, "unreadable"),
     ],
 )
 def test_free_text_is_read_by_words_and_option_letters(text, anomalous, status):

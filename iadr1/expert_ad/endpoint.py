@@ -5,11 +5,9 @@ a growing one. Each request carries the hash of its content as Idempotency-Key: 
 """
 
 import base64
-import email.utils
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +15,16 @@ from iadr1.errors import TeacherError
 from iadr1.expert_ad.highlight import VERSION, highlighted, picture
 from iadr1.expert_ad.instructions import instruction
 from iadr1.expert_ad.pairs import Pair
-from iadr1.expert_ad.teachers import Reply, Request, hashed
+from iadr1.expert_ad.teachers import Reply, Request
 from iadr1.images import content_hash
+from iadr1.remote.pace import LONGEST_WAIT, PASSING, Pace, asked_wait
+from iadr1.remote.replies import hashed
 
 if TYPE_CHECKING:
     import httpx
 
 URL, KEY = "IADR1_TEACHER_URL", "IADR1_TEACHER_KEY"
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 REFUSALS = frozenset({400, 413, 422})  # of this request; others may pass
-LONGEST_WAIT = 300.0  # seconds, whatever the server asks for
 COMPARISON_TOKENS, REPLY_TOKENS = 250, {"compare": 250, "distil": 180}  # what replies of real models come to, for the estimate
 PIXELS_A_TOKEN, LETTERS_A_TOKEN = 28 * 28, 4  # Qwen's; a rough guide for other models
 
@@ -98,7 +96,7 @@ class EndpointTeacher:
         body, key = self._body(request), self.key(request)
         problem = ""
         for attempt in range(self.endpoint.retries + 1):
-            self._pace.wait(self._sleep)
+            self._sleep(self._pace.turn())
             outcome = self._sent(body, key)
             if isinstance(outcome, Reply):
                 return outcome
@@ -122,7 +120,7 @@ class EndpointTeacher:
         except (httpx.TransportError, httpx.DecodingError) as error:
             return f"{type(error).__name__}", None
         if response.status_code in PASSING and "insufficient_quota" not in response.text:
-            return f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After"))
+            return f"HTTP {response.status_code}", asked_wait(response.headers)
         if response.status_code in REFUSALS:
             return Reply("", refused=True)
         if response.status_code != 200:
@@ -138,7 +136,7 @@ class EndpointTeacher:
         # Full jitter: many threads that failed together do not come back together.
         wait = random.uniform(0, self.endpoint.first_wait * 2**attempt) if asked is None else asked
         if asked is not None:
-            self._pace.pause(min(asked, LONGEST_WAIT))
+            self._pace.pause(asked)
         self._sleep(min(wait, LONGEST_WAIT))
 
     def _sleep(self, seconds: float) -> None:
@@ -175,43 +173,6 @@ class EndpointTeacher:
     def _excerpt(self, response: "httpx.Response") -> str:
         text = " ".join(response.text.split())[:200]
         return text.replace(self.endpoint.key, "…") if self.endpoint.key else text
-
-
-class Pace:
-    """Spreads the requests of all threads evenly: at most so many a minute, and none while the server asks for a pause."""
-
-    def __init__(self, per_minute: float) -> None:
-        self._between = 60.0 / per_minute
-        self._next = 0.0
-        self._guard = threading.Lock()
-
-    def wait(self, sleep: Callable[[float], None]) -> None:
-        """Sleep until it is this caller's turn."""
-        with self._guard:
-            turn = max(time.monotonic(), self._next)
-            self._next = turn + self._between
-        delay = turn - time.monotonic()
-        if delay > 0:
-            sleep(delay)
-
-    def pause(self, seconds: float) -> None:
-        """Nobody's turn for so long."""
-        with self._guard:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-
-def retry_after(header: str | None) -> float | None:
-    """The seconds of a Retry-After header, which holds seconds or a date; None for neither."""
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
 
 
 def read_completion(response: "httpx.Response") -> Reply | None:

@@ -1,7 +1,6 @@
 """Every raw reply of a teacher, kept by the hash of its request: what was answered once is never asked, or paid, again."""
 
 import json
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from iadr1.expert_ad.teachers import Reply, Request, Teacher
+from iadr1.remote.replies import write_whole
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,6 +70,7 @@ def in_threads(concurrency: int, teacher: Kept) -> Callable[[Callable[[Item], Re
     """A mapper that works on so many items at a time; an error ends it after the requests under way are answered and kept."""
 
     def mapped(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """The results in the order of the items."""
         with ThreadPoolExecutor(concurrency) as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
@@ -81,15 +82,3 @@ def in_threads(concurrency: int, teacher: Kept) -> Callable[[Callable[[Item], Re
                 pool.shutdown(cancel_futures=True)
 
     return mapped
-
-
-def write_whole(path: Path, content: str, *, durable: bool) -> None:
-    """Write a file that survives a kill whole, or is not there; a `durable` one survives a power cut, too, which takes time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    beside.replace(path)

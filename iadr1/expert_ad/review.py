@@ -77,6 +77,7 @@ def decisions_of(folder: Path, *, reviewed_only: bool = False) -> Decide:
     known = read_decisions(folder)
 
     def settled(row_id: str, chain: str) -> str | None:
+        """The chain as it was decided, None where it is left out."""
         found = [decisions[row_id] for decisions in known.values() if row_id in decisions and decisions[row_id].hash == hash_of(chain)]
         if not found:
             return None if reviewed_only else chain

@@ -34,14 +34,17 @@ def review_app(folder: Path) -> "FastAPI":
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS))
 
     def page() -> Response:
+        """The page itself, which may load nothing from elsewhere."""
         html = files("iadr1.expert_ad").joinpath("review.html").read_text(encoding="utf-8")
         return Response(html, media_type="text/html", headers={"Content-Security-Policy": POLICY + _script_hash(html)})
 
     def listed(reviewer: str) -> list[dict[str, Any]]:
+        """All chains, with what this person has decided about each."""
         decided = read_decisions(reviews).get(reviewer, {})
         return [_shown(row, decided) for row in rows]
 
     def shown(number: int, kind: str) -> Response:
+        """A picture of a row; 404 for one that is not there."""
         if not 0 <= number < len(rows) or kind not in PICTURES or not (png := _picture(rows[number], kind)):
             raise HTTPException(404, "no such picture")
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})

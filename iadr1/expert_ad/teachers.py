@@ -4,7 +4,6 @@ A teacher is asked twice about a pair. `compare` wants a structured comparison o
 wants that made into the five steps of a chain that speaks of the query alone, and a fine type. Replies are JSON, read at one door: `parse`.
 """
 
-import hashlib
 import json
 import random
 import re
@@ -15,6 +14,7 @@ from typing import Literal, Protocol, TypeVar
 from iadr1.expert_ad.chains import steps
 from iadr1.expert_ad.pairs import Measures, Pair, measures
 from iadr1.images import content_hash
+from iadr1.remote.replies import hashed
 
 Step = Literal["compare", "distil"]
 Record = TypeVar("Record", "Comparison", "Distilled")
@@ -102,11 +102,6 @@ def _record(record: type[Record], found: Mapping[str, object]) -> Record | None:
     texts = {name: _LINES.sub(" ", value).strip() for name, value in values.items() if isinstance(value, str)}
     whole = len(texts) == len(names) and all(texts[name] for name in names if name != "type")
     return record(**texts) if whole else None
-
-
-def hashed(*parts: object) -> str:
-    """A hash of values that JSON can hold."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

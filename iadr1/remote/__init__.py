@@ -1,0 +1,1 @@
+"""Asking models that run somewhere else: clients of their protocols, patience with their faults, and a purse."""

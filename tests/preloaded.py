@@ -1,0 +1,18 @@
+"""Imports what stages import while they run: in the server that forks their processes, so that it is done once."""
+
+from importlib import import_module
+
+from iadr1.sc_grpo import _unimported
+
+with _unimported("vllm"):
+    import_module("trl.trainer.grpo_trainer")
+
+for name in (
+    "trl.trainer.sft_trainer",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.data",
+    "pandas",
+):
+    import_module(name)
