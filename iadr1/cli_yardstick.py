@@ -92,7 +92,8 @@ def _yardstick(options: argparse.Namespace) -> None:
 def _learnt(shares: Mapping[str, int], options: argparse.Namespace) -> str:
     without = [category for category, count in shares.items() if not count]
     known = [min(count, options.most) for count in shares.values() if count]
-    parts = [f"Learnt from {min(known)} to {max(known)} normal training images a category."] if known else []
+    many = f"{min(known)} to {max(known)}" if len(set(known)) > 1 else f"{known[0]}" if known else ""
+    parts = [f"Learnt from {many} normal training images a category."] if known else []
     parts += [f"Without normal training images, so judged in folds of the test's own: {', '.join(without)}."] if without else []
     return " ".join([*parts, f"Threshold: the {options.quantile:g} quantile of the normal images' scores, each left out of the bank."])
 

@@ -46,7 +46,7 @@ def live() -> Found:
     models = client.search_registered_models(f"name = '{NAME}'")
     alias = next((alias for alias in ALIASES if models and alias in models[0].aliases), None)
     if alias is None:
-        raise ModelError(f"the registry has no {NAME}@{' and no '.join(f'{NAME}@{name}' for name in ALIASES)}. {_WAYS}")
+        raise ModelError(f"the registry has no {' and no '.join(f'{NAME}@{name}' for name in ALIASES)}. {_WAYS}")
     return registered(f"models:/{NAME}@{alias}")
 
 
