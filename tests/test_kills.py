@@ -167,7 +167,7 @@ def before(undisturbed: Path, folder: Path, stage: str) -> None:
         shutil.rmtree(path.parent) if name.startswith("models/") else path.unlink()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("stage", ["pa_sft", "sc_grpo"])
@@ -185,7 +185,7 @@ def test_a_training_that_is_killed_ends_with_the_bytes_of_an_undisturbed_one(
     assert not list(folder.rglob("*.partial")) and not [path for path in (folder / ".checkpoints").rglob("*") if path.is_file()]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("moment", PARTS)
 def test_an_evaluation_that_is_killed_ends_with_the_bytes_of_an_undisturbed_one(
