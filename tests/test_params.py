@@ -87,7 +87,7 @@ def test_an_unknown_section_is_refused_by_name():
 
 def test_a_number_that_yaml_takes_for_a_text_is_told_how_to_be_written(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text((ROOT / "params.yaml").read_text().replace("learning_rate: 8.0e-05", "learning_rate: 1e-6"))
+    file.write_text((ROOT / "params.yaml").read_text().replace("learning_rate: 1.2e-04", "learning_rate: 1e-6"))
     with pytest.raises(ParamsError, match=r"sc_grpo\.learning_rate is the text '1e-6' to YAML 1\.1, not a number; write 1\.0e-06\."):
         load(file)
     assert yaml.safe_load("1.0e-06") == 1e-6
