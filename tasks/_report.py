@@ -38,7 +38,7 @@ def evaluation(params: Params, work: Workspace) -> Evaluation:
         backbone=published or STAND_IN,
         shots={each.model: shots for shots in others for each in predictions if each.model.endswith(f" {shots}-shot")},
         incomparable=_incomparable(params, published),
-        logs={title(name): read_log(path) for name in LOGS if (path := work.reports / f"{name}.csv").is_file()},
+        logs={title(name): log for name in LOGS if (path := work.reports / f"{name}.csv").is_file() and (log := read_log(path))},
         facts={
             "Experiment": work.name,
             "Backbone": params.pa_sft.backbone,

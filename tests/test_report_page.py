@@ -232,6 +232,8 @@ def test_every_log_can_be_drawn(values):
 def test_a_log_is_read_with_its_gaps(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss,eval_loss\n5,2.5,\n10,1.5,1.75\n")
     assert read_log(tmp_path / "log.csv") == [{"step": 5.0, "loss": 2.5}, {"step": 10.0, "loss": 1.5, "eval_loss": 1.75}]
+    (tmp_path / "log.csv").write_text("step,loss\n")
+    assert read_log(tmp_path / "log.csv") == []
     (tmp_path / "log.csv").write_text("loss\n2.5\n")
     with pytest.raises(ReportError, match="a column `step`; found loss"):
         read_log(tmp_path / "log.csv")

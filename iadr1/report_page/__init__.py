@@ -150,13 +150,16 @@ def pairs(models: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def read_log(path: Path) -> charts.Log:
-    """A training's log: the numbers of each row that has a step; raises ReportError."""
+    """A training's log: the numbers of each row, none where it ended before its first entry; raises ReportError for a file without steps."""
     if not path.is_file():
         raise ReportError(f"{path}: no such file. A training writes it: `dvc repro pa_sft sc_grpo`.")
     with path.open(encoding="utf-8", newline="") as lines:
-        rows = [_numbers(row) for row in csv.DictReader(lines)]
-    if not rows or not all("step" in row for row in rows):
-        raise ReportError(f"{path}: a training's log is a CSV file with a column `step`; found {', '.join(rows[0]) if rows else 'no row'}.")
+        reader = csv.DictReader(lines)
+        rows = [_numbers(row) for row in reader]
+    if "step" not in (reader.fieldnames or ()) or not all("step" in row for row in rows):
+        raise ReportError(
+            f"{path}: a training's log is a CSV file with a column `step`; found {', '.join(reader.fieldnames or ()) or 'nothing'}."
+        )
     return rows
 
 

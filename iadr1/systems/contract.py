@@ -102,9 +102,12 @@ def answers_of(command: str, requests: Sequence[tuple[str, Chat]], keep: Callabl
         process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     except OSError as error:
         raise EngineError(f"`{command}` cannot be run: {error.strerror}.") from error
-    with process, ExitStack() as stack:
+    writing = threading.Thread(target=_write, args=(process, requests), daemon=True)
+    with process, ExitStack() as ending, ExitStack() as stack:
+        # Two threads must not close its input at once.
+        ending.callback(writing.join)
         stack.callback(process.kill)  # of one that breaks the contract
-        threading.Thread(target=_write, args=(process, requests), daemon=True).start()
+        writing.start()
         for number, line in _lines(process):
             name, reply = read_answer(line, source=f"{source}, line {number}")
             _accept(name, known, found, source=f"{source}, line {number}")
