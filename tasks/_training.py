@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -126,14 +127,16 @@ def _progress() -> Any:
 def quiet_libraries() -> None:
     """No bars for reading and writing weights, which hide the one that counts, and no advice to developers."""
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as of_transformers
 
+    # PEFT imports bitsandbytes wherever it is installed, and that tells of kernels for 4-bit weights on a CPU.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not torch.cuda.is_available():
         # accelerate imports DeepSpeed wherever it is installed, and DeepSpeed warns that it has found no GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    of_transformers.set_verbosity_error()
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
