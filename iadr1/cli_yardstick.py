@@ -72,6 +72,7 @@ def _yardstick(options: argparse.Namespace) -> None:
     from iadr1.samples import read_samples
 
     _require_anomalib()
+    from iadr1.calibration import Calibration
     from iadr1.yardstick_features import features_of
 
     samples = read_samples(options.samples)
@@ -84,8 +85,8 @@ def _yardstick(options: argparse.Namespace) -> None:
         found = list(yardstick.predictions(samples, normals, features, settings, bar.update))
     write_predictions(options.output, found)
     print(markdown(EvalReport.of(found).to_dict()), end="")
-    area = yardstick.auroc(found)
-    print(f"AUROC {'-' if area is None else f'{area:.3f}'}. Features: {told}.")
+    area = Calibration.of([float(each.p_yes or 0) for each in found], [each.anomalous for each in found]).auroc
+    print(f"AUROC {'-' if area is None else f'{area / 100:.3f}'}. Features: {told}.")
     print(_learnt(yardstick.shares(samples, normals), options))
 
 

@@ -92,14 +92,6 @@ def fitted(patches: Any, settings: Settings) -> Detector:
     return Detector(model, float(np.quantile(left_out, settings.quantile, method="higher")))
 
 
-def auroc(answers: Sequence[Prediction]) -> float | None:
-    """How often a defective image scores above a normal one, 0-1; None without both kinds."""
-    from sklearn.metrics import roc_auc_score
-
-    truth = [answer.anomalous for answer in answers]
-    return float(roc_auc_score(truth, [answer.p_yes for answer in answers])) if len(set(truth)) == 2 else None
-
-
 def _judged(judged: Sequence[Sample], learnt: Sequence[Sample], features: Features, settings: Settings) -> Iterator[Prediction]:
     if len(learnt) < 2:
         name = f"{judged[0].dataset}/{judged[0].category}"

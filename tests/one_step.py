@@ -12,7 +12,7 @@ from iadr1.samples import Sample, read_samples
 from iadr1.training import Job
 from iadr1.verdict import Verdict
 
-RANK, PROCESSES, ROWS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), 8
+RANK, PROCESSES, ROWS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")), 8
 # Plain gradient descent: Adam would make a step of full size even from a rounding error.
 KEYS = {
     "max_steps": 1,

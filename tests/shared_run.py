@@ -1,8 +1,6 @@
 """Trainings of a few steps, one after the other, in as many processes as torchrun starts: `-m tests.shared_run FOLDER CASE ...`."""
 
-import itertools
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +9,10 @@ from typing import Any
 from iadr1 import pa_sft, sc_grpo
 from iadr1.samples import Sample, read_samples
 from iadr1.training import Job, Outcome
-from iadr1.verdict import Verdict
+from tests import one_step
+from tests.one_step import PROCESSES, RANK, ROWS, said
 
 ROOT = Path(__file__).parent.parent
-RANK, PROCESSES, ROWS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")), 8
 STEPS = 5
 KEYS: dict[str, Any] = {
     "max_steps": STEPS, "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True, "max_grad_norm": 0.5,
@@ -24,20 +22,6 @@ STAGES = {
     "pa_sft": {"per_device_train_batch_size": 2, "learning_rate": 1e-3},
     "sc_grpo": {"per_device_train_batch_size": ROWS, "learning_rate": 0.1, "optim": "sgd"},
 }
-# The place of a completion in the batch of all processes decides what it says and what it earns.
-SHARE = ROWS // PROCESSES
-PLACES = range(RANK * SHARE, (RANK + 1) * SHARE)
-PLACE = itertools.cycle(PLACES)
-
-
-def place(verdict: Verdict, sample: Sample, grid: int) -> float:
-    """A reward that differs within each group, the same on any number of processes."""
-    return float(next(PLACE) * 7 % 5)
-
-
-def said(*_: Any, **__: Any) -> tuple[list[list[int]], None]:
-    """Tokens in place of sampled ones, which differ between processes."""
-    return [[20 + (at * 11 + token * 7) % 100 for token in range(4 + at % 3)] for at in PLACES], None
 
 
 def train(stage: str, job: Job, samples: list[Sample]) -> Outcome:
@@ -48,7 +32,7 @@ def train(stage: str, job: Job, samples: list[Sample]) -> Outcome:
         from trl import GRPOTrainer
 
     GRPOTrainer._generate_single_turn = said
-    return sc_grpo.train(job, samples, validation=(), preset="paper", rewards={f"{__file__}:place": 1.0}, grid=3)
+    return sc_grpo.train(job, samples, validation=(), preset="paper", rewards={f"{one_step.__file__}:place": 1.0}, grid=3)
 
 
 def counts(steps: list[int]) -> Any:

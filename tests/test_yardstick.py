@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from iadr1.calibration import Calibration
 from iadr1.cli import main
 from iadr1.errors import DatasetError, ModelError
-from iadr1.report import Prediction, read_predictions
+from iadr1.report import read_predictions
 from iadr1.samples import write_samples
-from iadr1.yardstick import Settings, auroc, folds, predictions
+from iadr1.yardstick import Settings, folds, predictions
 from tests.tiny import tiny_backbone, tiny_samples
 
 INSTALLED = importlib.util.find_spec("anomalib") is not None
@@ -23,10 +24,6 @@ def colours(images):
     import torch
 
     return torch.stack([torch.from_numpy(np.asarray(image.resize((6, 6)), np.float32)).permute(2, 0, 1) for image in images])
-
-
-def answered(p_yes, anomalous):
-    return Prediction("a", "d", "c", "patchcore", anomalous, "Yes", p_yes=p_yes, reader="free")
 
 
 def test_folds_judge_each_sample_once_and_never_by_itself(tmp_path):
@@ -44,20 +41,13 @@ def test_pictures_of_one_physical_sample_are_in_one_fold(tmp_path):
         assert not {sample.physical for sample in judged} & {sample.physical for sample in learnt}
 
 
-@pytest.mark.parametrize(
-    "scores, area", [([(0.9, True), (0.1, False)], 1.0), ([(0.1, True), (0.9, False)], 0.0), ([(0.5, True), (0.5, False)], 0.5)]
-)
-def test_auroc_is_how_often_a_defect_scores_higher(scores, area):
-    assert auroc([answered(*score) for score in scores]) == area
-    assert auroc([answered(0.5, True)]) is None
-
-
 @needs_anomalib
 def test_a_dark_square_is_found_by_who_knows_only_good_plates(tmp_path):
     samples = tiny_samples(tmp_path, 40)
     told = []
     found = list(predictions(samples, [], colours, Settings(), told.append))
-    assert sum(told) == len(found) == 40 and auroc(found) == 1.0
+    assert sum(told) == len(found) == 40
+    assert Calibration.of([answer.p_yes for answer in found], [answer.anomalous for answer in found]).auroc == 100
     rates = [[answer.verdict.anomalous for answer in found if answer.anomalous is truth] for truth in (True, False)]
     assert all(rates[0]) and sum(rates[1]) <= 5
     assert all((answer.p_yes > 0.5) is (answer.text == "Yes") and 0 <= answer.p_yes <= 1 for answer in found)

@@ -232,7 +232,7 @@ def _calibrations(predictions: Sequence[Prediction], models: Sequence[str]) -> l
     """The calibration of every model whose answers state P(yes), over all data sets."""
     found = []
     for slot, name in enumerate(models):
-        stated = [(p, each.anomalous) for each in predictions if each.model == name and (p := getattr(each, "p_yes", None)) is not None]
+        stated = [(p, each.anomalous) for each in predictions if each.model == name and (p := each.p_yes) is not None]
         if stated:
             found.append((title(name), slot, Calibration.of([p for p, _ in stated], [int(defect) for _, defect in stated])))
     return found

@@ -99,7 +99,7 @@ def _answer(prediction: Prediction, models: Sequence[str], grid: int) -> dict[st
         "says": verdict.anomalous,
         "kinds": kinds(prediction, verdict, grid=grid),
         "status": verdict.status,
-        **_known(read | {"text": words, "tokens": prediction.tokens or None, "p_yes": getattr(prediction, "p_yes", None)}),
+        **_known(read | {"text": words, "tokens": prediction.tokens or None, "p_yes": prediction.p_yes}),
     }
 
 
