@@ -24,6 +24,7 @@ SECRETS = ("database", "mlflow", "mlflow_sessions", "prefect", "s3_key", "s3_sec
 DATABASES = ("mlflow", "mlflow_accounts", "prefect")
 RUNS, DATA = "iadr1-runs", "iadr1-data"  # buckets of MLflow's artifacts and of DVC
 ADMIN = "admin"
+ACCOUNTS = Path(__file__).parents[1] / "config" / "accounts.ini"
 NEEDS = {"psycopg": "psycopg[binary]", "flask_wtf": "Flask-WTF", "moto": "moto[s3]"}
 SECONDS_OF_AN_ANSWER = 10.0
 # No proxy of the person's environment stands between this machine and itself.
@@ -148,7 +149,7 @@ def _postgres(folder: Path, settings: Settings) -> Service:
         import psycopg
 
         try:
-            with psycopg.connect(_database("postgresql", settings, "postgres"), connect_timeout=int(SECONDS_OF_AN_ANSWER)):
+            with psycopg.connect(host="127.0.0.1", port=port, user=postgres.USER, password=password, dbname="postgres", connect_timeout=10):
                 return True
         except psycopg.OperationalError:
             return False
@@ -176,11 +177,10 @@ def _s3(folder: Path, settings: Settings) -> Service:
 
 def _mlflow(folder: Path, settings: Settings) -> Service:
     home, port, password = folder / "mlflow", settings.ports["mlflow"], settings.secrets["mlflow"]
-    accounts = home / "accounts.ini"
     environment = {
-        "MLFLOW_BACKEND_STORE_URI": _database("postgresql+psycopg", settings, "mlflow"),
+        "MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg:///mlflow",
         "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{RUNS}",
-        "MLFLOW_AUTH_CONFIG_PATH": str(accounts),
+        "MLFLOW_AUTH_CONFIG_PATH": str(ACCOUNTS),
         "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": settings.secrets["mlflow_sessions"],
@@ -188,10 +188,9 @@ def _mlflow(folder: Path, settings: Settings) -> Service:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{settings.ports['s3']}",
+        **_postgres_environment(settings),
         **_s3_environment(settings),
     }
-    database = _database("postgresql+psycopg", settings, "mlflow_accounts")
-    told = f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\nadmin_username = {ADMIN}\n"
     return Service(
         "mlflow",
         home,
@@ -212,7 +211,6 @@ def _mlflow(folder: Path, settings: Settings) -> Service:
         ),
         environment,
         lambda: answers(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1", f"{ADMIN}:{password}"),
-        prepare=lambda: write_private(accounts, told),
         secrets=tuple(settings.secrets.values()),
     )
 
@@ -227,7 +225,8 @@ def _prefect(folder: Path, settings: Settings) -> Service:
         "PREFECT_API_AUTH_STRING": account,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         # Without the driver of PostgreSQL it keeps its runs in a SQLite file below PREFECT_HOME.
-        **({"PREFECT_API_DATABASE_CONNECTION_URL": _database("postgresql+asyncpg", settings, "prefect")} if on_postgres() else {}),
+        **({"PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg:///prefect"} if on_postgres() else {}),
+        **_postgres_environment(settings),
     }
     return Service(
         "prefect",
@@ -245,8 +244,14 @@ def on_postgres() -> bool:
     return find_spec("asyncpg") is not None
 
 
-def _database(dialect: str, settings: Settings, name: str) -> str:
-    return f"{dialect}://{postgres.USER}:{settings.secrets['database']}@127.0.0.1:{settings.ports['postgres']}/{name}"
+def _postgres_environment(settings: Settings) -> dict[str, str]:
+    """Where PostgreSQL is and who asks, as every driver of it reads them; a URL of a database then holds no password."""
+    return {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(settings.ports["postgres"]),
+        "PGUSER": postgres.USER,
+        "PGPASSWORD": settings.secrets["database"],
+    }
 
 
 def _s3_environment(settings: Settings) -> dict[str, str]:
