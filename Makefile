@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
+.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui drill clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ backbone: setup ## Teach the small backbone anew (about 90 minutes; its weights 
 
 ui: setup ## Show the runs in a browser
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+drill: setup ## Disturb releases on purpose, and see that they recover (docs/drills.md)
+	@$(BIN)/python -m infra.drills
 
 clean: ## Remove what the runs made, not the environment
 	rm -rf data models .checkpoints .dvc/tmp .dvc/cache

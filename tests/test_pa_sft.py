@@ -116,14 +116,27 @@ def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
     assert training.curve(outcome.history, pa_sft.COLUMNS, of="loss") == training.curve(undisturbed[1].history, pa_sft.COLUMNS, of="loss")
 
 
-def test_a_half_written_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
-    for step, complete in ((2, True), (10, True), (12, False)):
+@pytest.mark.parametrize("damage", ["unmarked", "a bit flipped", "cut off", "a file is gone", "marked before its hashes were written"])
+def test_a_checkpoint_that_is_not_as_it_was_written_is_removed_and_not_resumed_from(tmp_path: Path, damage: str) -> None:
+    for step in (2, 10, 12):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        if complete:
-            (folder / training.COMPLETE).touch()
+        (folder / "weights").write_bytes(b"weights")
+        (folder / training.COMPLETE).write_text(training._hashes(folder))
+    assert training.resume_point(tmp_path) == str(folder)
+    match damage:
+        case "unmarked":
+            (folder / training.COMPLETE).unlink()
+        case "a bit flipped":
+            (folder / "weights").write_bytes(b"weighus")
+        case "cut off":
+            (folder / "weights").write_bytes(b"")
+        case "a file is gone":
+            (folder / "weights").unlink()
+        case _:
+            (folder / training.COMPLETE).write_text("")
     assert training.resume_point(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert not (tmp_path / "checkpoint-12").exists()
+    assert not folder.exists()
 
 
 def test_frozen_parts_keep_their_weights(samples: list[Sample], tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""A clock that jumps, two that want the same at once, and bytes that somebody or something has changed."""
+
+import json
+from pathlib import Path
+
+from infra.drills.commands import Failed
+from infra.drills.kills import KILLED, once, posts
+from infra.drills.scene import MODEL, NAME, Scene, faketime, flip, refused
+
+COMPLETE = "COMPLETE"  # marks a checkpoint as whole
+BUSY = 75  # another release runs
+FORWARD, BACK = "+400d", "-2d"
+
+
+def clock_jump(scene: Scene) -> str:
+    """A year and more ahead when PA-SFT reports its first step, two days back when SC-GRPO has its first checkpoint."""
+    clock = scene.folder / "clock"
+    clock.write_text("+0\n")
+    faked = {
+        "LD_PRELOAD": str(faketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with scene.rules(mlflow=once(posts("/runs/log-batch"), lambda: write(clock, FORWARD))):
+        release = scene.release(**faked)
+        release.until(scene.has(f".checkpoints/{NAME}/sc_grpo/*/checkpoint-1"), "SC-GRPO had a checkpoint")
+        write(clock, BACK)
+        ended = release.ended()
+    return refused(ended, "register", code=0)
+
+
+def write(file: Path, text: str) -> None:
+    """A file that is read all the time, whole at any moment."""
+    beside = file.with_suffix(".new")
+    beside.write_text(f"{text}\n")
+    beside.rename(file)
+
+
+def two_releases(scene: Scene) -> str:
+    """Two people start the same release at the same moment."""
+    both = (scene.release(), scene.release())
+    ended = sorted((one.ended() for one in both), key=lambda one: one.code)
+    refused(ended[0], "register", code=0)
+    return refused(ended[1], "another release of this project runs", code=BUSY)
+
+
+def two_promotions(scene: Scene) -> str:
+    """Two versions: both to staging at once, then what is staging to production at once, by two people each time."""
+    for tokens in (16, 12):
+        scene.write_experiment(register={"name": scene.model}, evaluate={"max_new_tokens": tokens})
+        refused(scene.release().ended(), code=0)
+    numbers = [version.number for version in scene.versions()]
+    if numbers != [1, 2]:
+        raise Failed(f"expected versions 1 and 2 of {scene.registered}, found {numbers}")
+    said = []
+    for choices, to in ((("1", "2"), "staging"), (("staging", "staging"), "production")):
+        both = [
+            scene.registry("promote", choice, "--to", to, "--who", who, "--why", "a drill")
+            for choice, who in zip(choices, ("ada", "bob"), strict=True)
+        ]
+        said = [refused(one.ended(), f"is {to.capitalize()}", code=0) for one in both]
+    history = json.loads(scene.registry("history", "--json").ended().text)
+    productions = [entry for entry in history if entry["action"] == "promote"]
+    live = [version for version in scene.versions() if "production" in version.aliases]
+    if len(productions) != 1 or [version.number for version in live] != [productions[0]["version"]]:
+        raise Failed(f"expected one promotion, and its version live; found {productions} and {[str(one) for one in live]}")
+    return said[-1]
+
+
+def corrupted_checkpoint(scene: Scene) -> str:
+    """PA-SFT is killed, and a bit of its newest checkpoint's weights flips."""
+    release = scene.release()
+    release.until(scene.has(f".checkpoints/{NAME}/pa_sft/*/checkpoint-2/{COMPLETE}"), "there was a whole checkpoint")
+    scene.kill("tasks.pa_sft")
+    said = refused(release.ended(), KILLED)
+    (weights,) = scene.project.glob(f".checkpoints/{NAME}/pa_sft/*/checkpoint-2/{MODEL}")
+    body = bytearray(weights.read_bytes())
+    body[len(body) // 2] ^= 1
+    weights.write_bytes(body)
+    return said
+
+
+def tampered_weights(scene: Scene) -> str:
+    """Somebody changes one byte of the staged version's weights in the bucket, and one of the model in the project."""
+    refused(scene.release().ended(), code=0)
+    version = scene.staged()
+    flip(scene.stack, scene.records.key(version.name, version.number, MODEL))
+    scene.tampered.add(str(version))
+    local = scene.project / "models" / NAME / "sc_grpo" / MODEL
+    body = bytearray(local.read_bytes())
+    body[len(body) // 2] ^= 1
+    local.chmod(0o644)
+    local.write_bytes(body)
+    promote = scene.registry("promote", "staging", "--to", "production", "--who", "ada", "--why", "a drill")
+    return refused(promote.ended(), "is not what was registered")
