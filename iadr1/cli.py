@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadr1.cli_data import add_data
+from iadr1.cli_doctor import HELP as DOCTOR
+from iadr1.cli_doctor import add_doctor
 from iadr1.cli_inspect import HELP, add_inspect
 from iadr1.cli_plan import add_plan
 from iadr1.cli_yardstick import HELP as YARDSTICK
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands.add_parser("evaluate", help="let one of these systems inspect prepared samples"))
     add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
     add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
+    add_doctor(commands.add_parser("doctor", help=DOCTOR))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser
