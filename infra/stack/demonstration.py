@@ -1,6 +1,7 @@
 """A release, a promotion, a second one, a rollback and the history, each by the command that a person would type, on a copy of the project."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from infra.stack.services import stack
 
 ROOT = Path(__file__).parents[2]
 SECONDS_TO_STOP = 60.0  # a training may be saving
+EDIT: tuple[str, ...] = ()
 AUTHOR = ("-c", "user.name=stack", "-c", "user.email=stack@localhost")
 
 
@@ -30,31 +32,32 @@ def show(experiment: str, project: Path, environment: Mapping[str, str]) -> None
     """Run the commands in a copy of the project, so that nobody's results are in the way of a second version."""
     copy_project(project)
     for title, command in steps(experiment):
-        print(f"\n== {title}\n$ {' '.join(command)}", flush=True)
-        if command[0] == "change":
+        print(f"\n== {title}", flush=True)
+        if command == EDIT:
             change(project / "experiments" / f"{experiment}.yaml")
-            commit(project, "a longer SC-GRPO")
+            commit(project, "one step more")
         else:
+            print(f"$ {shlex.join(command)}", flush=True)
             call(command, project, environment)
 
 
 def steps(experiment: str) -> list[tuple[str, tuple[str, ...]]]:
-    """What is shown: a title and a command; `change` is the edit that a second version comes from."""
-    name, by = f"iad-r1-{experiment}", ("--who", "make stack")
+    """What is shown: a title and a command, or the edit that a second version comes from."""
     release = ("python", "-m", "flows.release", "--experiment", experiment)
     push = ("python", "-m", "dvc", "push", "--quiet", f"experiments/{experiment}/dvc.yaml")
+    of, by = ("--name", f"iad-r1-{experiment}", "--params", f"experiments/{experiment}/params.yaml"), ("--who", "make stack")
 
     def registry(*words: str) -> tuple[str, ...]:
-        return ("python", "-m", "iadr1", "registry", *words, "--name", name)
+        return ("python", "-m", "iadr1", "registry", *words, *of)
 
     return [
         ("a release", release),
         ("its data and models to the bucket", push),
-        ("its version to production", registry("promote", "1", "--to", "production", *by, "--why", "the first")),
-        ("one more step of SC-GRPO", ("change", "sc_grpo.max_steps")),
+        ("its version to production", registry("promote", "staging", "--to", "production", *by, "--why", "the first")),
+        ("SC-GRPO takes one step more", EDIT),
         ("a second release", release),
         ("its data and models to the bucket", push),
-        ("its version to production", registry("promote", "2", "--to", "production", *by, "--why", "trained longer")),
+        ("its version to production", registry("promote", "staging", "--to", "production", *by, "--why", "trained longer")),
         ("back to the first", registry("rollback", *by, "--why", "to show it")),
         ("what happened", registry("history")),
         ("what is where", registry("list")),
@@ -89,7 +92,7 @@ def change(experiment: Path) -> None:
 
 def call(command: Sequence[str], project: Path, environment: Mapping[str, str]) -> None:
     """Run a command to its end, or end it with all that it started; raises StackError when it fails."""
-    words = (sys.executable, *command[1:]) if command[0] == "python" else tuple(command)
+    words = (sys.executable, *command[1:])
     # PYTHONPATH: the copy's own modules, not those of the project that is installed.
     own = {
         **os.environ,

@@ -68,9 +68,8 @@ class Stack:
 def stack(folder: Path, ports: Mapping[str, int] | None = None) -> Stack:
     """The stack whose data, ports and secrets lie in `folder`, made where there is none; `ports` by name instead of free ones."""
     if absent := [package for module, package in NEEDS.items() if find_spec(module) is None]:
-        raise StackError(
-            f"the stack needs {', '.join(absent)}. Install: python -m pip install -c requirements/cpu.txt {' '.join(map(repr, absent))}"
-        )
+        install = f"{sys.executable} -m pip install -c requirements/cpu.txt {' '.join(map(repr, absent))}"
+        raise StackError(f"the stack needs {', '.join(absent)}. Install: {install}")
     folder = folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = settings_of(folder / "settings.json", ports or {})

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "What everything is named after, and the Kubernetes namespace."
+  description = "What everything is named after."
   type        = string
   default     = "iadr1"
 
