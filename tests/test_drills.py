@@ -202,5 +202,7 @@ def test_a_process_is_killed_by_its_module_and_its_project(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_no_drill_leaves_anything_half_registered_lost_or_different(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "infra.drills", "--folder", str(tmp_path / "drills"), "--only", *(drill.name for drill in DRILLS)], cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.drills", "--folder", str(tmp_path / "drills"), "--only", *(drill.name for drill in DRILLS)], cwd=ROOT
+    )
     assert done.returncode == 0

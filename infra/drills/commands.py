@@ -13,6 +13,7 @@ from typing import NamedTuple
 from infra.stack.process import processes
 
 PATIENCE = 1800.0  # seconds; a machine may be busy
+BUSY = 75  # the exit code of a release beside which another one runs
 SECONDS_TO_GO = 120.0  # for what a killed flow has started: a trainer may be saving
 
 
@@ -73,7 +74,7 @@ def below(project: Path) -> Iterator[tuple[int, str]]:
     """Number and command line of the processes that work in a project."""
     for number in processes():
         with suppress(OSError):
-            if Path(os.readlink(f"/proc/{number}/cwd")).is_relative_to(project):
+            if Path(f"/proc/{number}/cwd").readlink().is_relative_to(project):
                 yield number, Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 

@@ -54,10 +54,9 @@ def posts(part: str) -> Callable[[Request], bool]:
     return lambda request: request.method == "POST" and part in request.path
 
 
-def killed_at_request(scene: Scene, stage: str, *, s3: Callable[[Request], bool] | None = None) -> str:
-    """Kill a stage when a file is on its way to or from the bucket."""
-    assert s3 is not None
-    with scene.rules(s3=once(s3, lambda: scene.kill(f"tasks.{stage}"))):
+def killed_at_upload(scene: Scene, stage: str, part: str) -> str:
+    """Kill a stage while it sends a file whose name holds a part."""
+    with scene.rules(s3=once(puts(part), lambda: scene.kill(f"tasks.{stage}"))):
         return refused(scene.release().ended(), KILLED)
 
 
@@ -70,8 +69,18 @@ def killed_at_file(scene: Scene, stage: str, pattern: str) -> str:
 
 
 def kill_fetch(scene: Scene) -> str:
-    """In the middle of the download."""
-    return killed_at_request(scene, "fetch", s3=after(10, gets("/parts/")))
+    """In the middle of the download, which the flow tries again by itself."""
+    killed: list[str] = []
+
+    def act() -> None:
+        scene.kill("tasks.fetch")
+        killed.append("fetch")
+
+    with scene.rules(s3=once(after(10, gets("/parts/")), act)):
+        ended = scene.release().ended()
+    if not killed:
+        raise Failed(f"fetch was not killed: {ended.text[-1500:]}")
+    return told(ended)
 
 
 def kill_prepare(scene: Scene) -> str:
@@ -80,8 +89,8 @@ def kill_prepare(scene: Scene) -> str:
 
 
 def kill_validate(scene: Scene) -> str:
-    """While the pages about the data go to MLflow."""
-    return killed_at_request(scene, "validate", s3=puts("data_docs"))
+    """While its findings go to MLflow."""
+    return killed_at_upload(scene, "validate", "validation.json")
 
 
 def kill_pa_sft(scene: Scene) -> str:
@@ -101,7 +110,7 @@ def kill_evaluate(scene: Scene) -> str:
 
 def kill_register(scene: Scene) -> str:
     """While the weights are uploaded."""
-    return killed_at_request(scene, "register", s3=puts(MODEL))
+    return killed_at_upload(scene, "register", MODEL)
 
 
 def kill_flow(scene: Scene) -> str:
@@ -116,21 +125,12 @@ def kill_flow(scene: Scene) -> str:
 
 
 def kill_service(scene: Scene, name: str) -> str:
-    """Kill a service when PA-SFT reports its first step, and start it anew while the release runs."""
-    service = scene.stack.services[name]
-    starting: list[threading.Thread] = []
-
-    def act() -> None:
-        service.kill()
-        starting.append(threading.Thread(target=service.start))
-        starting[0].start()
-
-    with scene.rules(mlflow=once(posts("/runs/log-batch"), act)):
-        ended = scene.release().ended()
-    if not starting:
-        raise Failed(f"PA-SFT reported nothing, so {name} was not killed: {ended.text[-1500:]}")
-    starting[0].join()
-    return told(ended)
+    """Kill a service when PA-SFT has a checkpoint, and start it anew while the release runs."""
+    release = scene.release()
+    release.until(scene.has(f".checkpoints/{NAME}/pa_sft/*/checkpoint-1"), "there was a checkpoint")
+    scene.stack.services[name].kill()
+    scene.stack.services[name].start()
+    return told(release.ended())
 
 
 def told(ended: Ended) -> str:

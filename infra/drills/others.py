@@ -1,19 +1,19 @@
 """A clock that jumps, two that want the same at once, and bytes that somebody or something has changed."""
 
 import json
+import sys
 from pathlib import Path
 
-from infra.drills.commands import Failed
-from infra.drills.kills import KILLED, once, posts
+from infra.drills.commands import BUSY, Failed
+from infra.drills.kills import KILLED
 from infra.drills.scene import MODEL, NAME, Scene, faketime, flip, refused
 
 COMPLETE = "COMPLETE"  # marks a checkpoint as whole
-BUSY = 75  # another release runs
 FORWARD, BACK = "+400d", "-2d"
 
 
 def clock_jump(scene: Scene) -> str:
-    """A year and more ahead when PA-SFT reports its first step, two days back when SC-GRPO has its first checkpoint."""
+    """A year and more ahead at the first checkpoint of PA-SFT, and at the second one to two days ago."""
     clock = scene.folder / "clock"
     clock.write_text("+0\n")
     faked = {
@@ -22,11 +22,12 @@ def clock_jump(scene: Scene) -> str:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    with scene.rules(mlflow=once(posts("/runs/log-batch"), lambda: write(clock, FORWARD))):
-        release = scene.release(**faked)
-        release.until(scene.has(f".checkpoints/{NAME}/sc_grpo/*/checkpoint-1"), "SC-GRPO had a checkpoint")
-        write(clock, BACK)
-        ended = release.ended()
+    release = scene.release(**faked)
+    release.until(scene.has(f".checkpoints/{NAME}/pa_sft/*/checkpoint-1"), "PA-SFT had a checkpoint")
+    write(clock, FORWARD)
+    release.until(scene.has(f".checkpoints/{NAME}/pa_sft/*/checkpoint-2"), "PA-SFT had a second checkpoint")
+    write(clock, BACK)
+    ended = release.ended()
     return refused(ended, "register", code=0)
 
 
@@ -53,13 +54,13 @@ def two_promotions(scene: Scene) -> str:
     numbers = [version.number for version in scene.versions()]
     if numbers != [1, 2]:
         raise Failed(f"expected versions 1 and 2 of {scene.registered}, found {numbers}")
-    said = []
+    said: list[str] = []
     for choices, to in ((("1", "2"), "staging"), (("staging", "staging"), "production")):
         both = [
             scene.registry("promote", choice, "--to", to, "--who", who, "--why", "a drill")
             for choice, who in zip(choices, ("ada", "bob"), strict=True)
         ]
-        said = [refused(one.ended(), f"is {to.capitalize()}", code=0) for one in both]
+        said = [refused(one.ended(), f"{scene.registered} version", code=0) for one in both]
     history = json.loads(scene.registry("history", "--json").ended().text)
     productions = [entry for entry in history if entry["action"] == "promote"]
     live = [version for version in scene.versions() if "production" in version.aliases]
@@ -74,11 +75,17 @@ def corrupted_checkpoint(scene: Scene) -> str:
     release.until(scene.has(f".checkpoints/{NAME}/pa_sft/*/checkpoint-2/{COMPLETE}"), "there was a whole checkpoint")
     scene.kill("tasks.pa_sft")
     said = refused(release.ended(), KILLED)
-    (weights,) = scene.project.glob(f".checkpoints/{NAME}/pa_sft/*/checkpoint-2/{MODEL}")
-    body = bytearray(weights.read_bytes())
-    body[len(body) // 2] ^= 1
-    weights.write_bytes(body)
+    whole = [path.parent for path in scene.project.glob(f".checkpoints/{NAME}/pa_sft/*/checkpoint-*/{COMPLETE}")]
+    flip_a_bit(max(whole, key=lambda path: int(path.name.partition("-")[2])) / MODEL)
     return said
+
+
+def flip_a_bit(file: Path) -> None:
+    """Change the lowest bit of the byte in the middle of a file."""
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(body)
 
 
 def tampered_weights(scene: Scene) -> str:
@@ -87,10 +94,10 @@ def tampered_weights(scene: Scene) -> str:
     version = scene.staged()
     flip(scene.stack, scene.records.key(version.name, version.number, MODEL))
     scene.tampered.add(str(version))
-    local = scene.project / "models" / NAME / "sc_grpo" / MODEL
-    body = bytearray(local.read_bytes())
-    body[len(body) // 2] ^= 1
-    local.chmod(0o644)
-    local.write_bytes(body)
-    promote = scene.registry("promote", "staging", "--to", "production", "--who", "ada", "--why", "a drill")
-    return refused(promote.ended(), "is not what was registered")
+    flip_a_bit(scene.project / "models" / NAME / "sc_grpo" / MODEL)
+    by = ("--who", "ada", "--why", "a drill")
+    said = refused(scene.registry("promote", "staging", "--to", "production", *by).ended(), "is not what was registered")
+    # What the message tells to do.
+    refused(scene.registry("archive", str(version.number), *by).ended(), code=0)
+    refused(scene.command(sys.executable, "-m", "tasks.register", "--params", f"experiments/{NAME}/params.yaml").ended(), code=0)
+    return said

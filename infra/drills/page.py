@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from iadr1.report_tables import table
 from infra.drills.questions import Outcome
+from infra.drills.table import DRILLS, Drill
 
 LONGEST = 200
 HEAD = """\
@@ -26,15 +27,26 @@ for it. After each drill three questions are asked, from the services' own datab
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
-    """The page as Markdown."""
-    rows = [
-        [found.drill.name, found.drill.breaks, _told(found.said), _mark(found.live), _mark(found.kept), _mark(found.next_run), f"{found.seconds:.0f}"]
-        for found in outcomes
-    ]
-    held = sum(found.passed for found in outcomes)
-    minutes = sum(found.seconds for found in outcomes) / 60
+    """The page as Markdown; a drill without an outcome was not run."""
+    found = {one.drill.name: one for one in outcomes}
     head = ["drill", "what is broken", "what a person reads", "live", "kept", "next run", "seconds"]
-    return f"{HEAD}\n{table(head, rows)}\n{held} of {len(outcomes)} held, in {minutes:.0f} minutes.\n"
+    rows = [_row(drill, found.get(drill.name)) for drill in DRILLS]
+    minutes = sum(one.seconds for one in outcomes) / 60
+    return f"{HEAD}\n{table(head, rows)}\n{sum(one.passed for one in outcomes)} of {len(DRILLS)} held, in {minutes:.0f} minutes.\n"
+
+
+def _row(drill: Drill, found: Outcome | None) -> list[str]:
+    if found is None:
+        return [drill.name, drill.breaks, "not run", "", "", "", ""]
+    return [
+        drill.name,
+        drill.breaks,
+        _told(found.said),
+        _mark(found.live),
+        _mark(found.kept),
+        _mark(found.next_run),
+        f"{found.seconds:.0f}",
+    ]
 
 
 def _told(said: str) -> str:

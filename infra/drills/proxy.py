@@ -61,7 +61,8 @@ class Proxy:
     """Serves on a free port of loopback until it is closed; None as the rule passes everything on."""
 
     def __init__(self, to: int) -> None:
-        self.to, self.rule = to, _pass_on
+        self.to = to
+        self.rule: Rule = _pass_on
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.stack.postgres import USER
 from infra.stack.services import RUNS, Stack
 
 HISTORY = ".history"
@@ -80,9 +81,9 @@ class Records:
         import psycopg
 
         service = self.stack.services["postgres"]
-        account = {"user": "stack", "password": service.secrets[0], "dbname": database}
-        with psycopg.connect(host="127.0.0.1", port=service.port, **account) as connection:
-            return connection.execute(query, values or None).fetchall()  # type: ignore[call-overload,no-any-return]
+        where = f"host=127.0.0.1 port={service.port} user={USER} dbname={database}"
+        with psycopg.connect(where, password=service.secrets[0]) as connection:
+            return connection.execute(query.encode(), values or None).fetchall()
 
     def _objects(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
         rows = sqlite3.connect(f"file:{self.stack.services['s3'].folder / 'objects.db'}?mode=ro", uri=True)

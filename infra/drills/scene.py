@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from infra.drills.commands import Command, Ended, Failed
 from infra.drills.proxy import Proxy, Rule
 from infra.drills.records import Records, Version
 from infra.stack.demonstration import commit, copy_project
+from infra.stack.s3 import SIGNED
 from infra.stack.services import DATA, RUNS, Stack, stack
 from tests.layouts import parts
 
@@ -82,6 +82,7 @@ class Scene:
             "AWS_ENDPOINT_URL_S3": self.s3.url,
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "PYTHONPATH": str(self.project),
+            "PYTHONUNBUFFERED": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
@@ -125,7 +126,9 @@ class Scene:
 
     def registry(self, *words: str) -> Command:
         """Start `iadr1 registry`."""
-        return self.command(sys.executable, "-m", "iadr1", "registry", *words, "--name", self.registered, "--params", f"experiments/{NAME}/params.yaml")
+        return self.command(
+            sys.executable, "-m", "iadr1", "registry", *words, "--name", self.registered, "--params", f"experiments/{NAME}/params.yaml"
+        )
 
     def _log_of(self) -> Path:
         # One file a command: two that run at once must not be mixed.
@@ -149,7 +152,9 @@ class Scene:
         """The version in staging; raises Failed when there is none."""
         found = [version for version in self.versions() if "staging" in version.aliases]
         if len(found) != 1:
-            raise Failed(f"{len(found)} versions of {self.registered} have the alias staging; there are {[str(one) for one in self.versions()]}")
+            raise Failed(
+                f"{len(found)} versions of {self.registered} have the alias staging; there are {[str(one) for one in self.versions()]}"
+            )
         return found[0]
 
     def kill(self, module: str) -> None:
@@ -186,7 +191,7 @@ class Scene:
 
 def refused(ended: Ended, *words: str, code: int = 1) -> str:
     """What a person reads; raises Failed unless the command ended with the code and said every word."""
-    if ended.code != code or (lacking := [word for word in words if word not in ended.text]):
+    if ended.code != code or not all(word in ended.text for word in words):
         raise Failed(f"expected exit code {code} and the words {words}; found {ended.code}: {ended.text[-1500:]}")
     return ended.said
 
@@ -240,7 +245,7 @@ def asked(services: Stack, method: str, bucket: str, key: str, body: bytes | Non
     """One request to the S3 server itself."""
     connection = http.client.HTTPConnection("127.0.0.1", services.services["s3"].port, timeout=60)
     try:
-        connection.request(method, f"/{bucket}/{quote(key)}", body)
+        connection.request(method, f"/{bucket}/{quote(key)}", body, SIGNED)
         answer = connection.getresponse()
         read = answer.read()
     finally:
@@ -261,8 +266,3 @@ def faketime() -> Path:
     if found is None:
         raise Failed("the clock cannot be moved: install libfaketime (python -m pip install libfaketime)")
     return found
-
-
-def seconds_since(start: float) -> float:
-    """On a clock that nobody moves."""
-    return time.monotonic() - start

@@ -88,7 +88,11 @@ def cut_while_pushing(scene: Scene) -> str:
 
 def wrong_in_the_remote(scene: Scene) -> list[str]:
     """Files of the project's cache that the remote has not, or has with other bytes."""
-    files = {path.relative_to(scene.project / ".dvc/cache").as_posix(): path for path in (scene.project / ".dvc/cache/files").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(scene.project / ".dvc/cache").as_posix(): path
+        for path in (scene.project / ".dvc/cache/files").rglob("*")
+        if path.is_file()
+    }
     return [key for key, path in files.items() if asked(scene.stack, "GET", DATA, key) != path.read_bytes()]
 
 
