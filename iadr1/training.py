@@ -250,11 +250,11 @@ def _add_callbacks(trainer: Any, job: Job, *callbacks: Any) -> None:
         trainer.add_callback(callback)
 
 
-def _raise_where_full(checkpoints: Path, model: Path, error: Exception) -> None:
-    """Raise ModelError when the disk is full: torch and safetensors report that as errors of their own, without an errno."""
-    free = shutil.disk_usage(checkpoints).free
+def _raise_where_full(folder: Path, model: Path, error: Exception) -> None:
+    """Raise ModelError when the disk of a folder is full: torch and safetensors report that as errors of their own, without an errno."""
+    free = shutil.disk_usage(folder).free
     if free <= 2 * _largest_file(model):
-        raise ModelError(f"{checkpoints}: the disk is full ({free // 2**20} MiB left). Free some space; the next run resumes.") from error
+        raise ModelError(f"{folder}: the disk is full ({free // 2**20} MiB left). Free some space; the next run resumes.") from error
 
 
 def _largest_file(folder: Path) -> int:
@@ -263,13 +263,19 @@ def _largest_file(folder: Path) -> int:
 
 def outcome(trainer: Any, processor: Any, job: Job) -> Outcome:
     """What the training has logged, after its model is saved to where it goes, with its adapters merged into the weights."""
+    from safetensors import SafetensorError
+
     model = trainer.model
     parts = backbones.part_sizes(model)
     attention, state = model.config._attn_implementation, sharding.whole_state(trainer)
     if trainer.accelerator.is_main_process:
         if job.lora:
             model, state = lora.merged(model, job.model, job.lora, state), None
-        backbones.save(model, processor, job.into, state=state)
+        try:
+            backbones.save(model, processor, job.into, state=state)
+        except SafetensorError as error:
+            _raise_where_full(job.into, job.model, error)
+            raise
     return Outcome(trainer.state.log_history, trainer.state.global_step, parts, attention)
 
 

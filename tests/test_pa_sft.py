@@ -193,6 +193,18 @@ def test_a_full_disk_is_told_from_other_errors(samples: list[Sample], tmp_path: 
         trained(tmp_path, samples)
 
 
+def test_a_full_disk_is_told_where_the_model_is_saved_too(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def fails(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(backbones, "save", fails)
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=rf"{tmp_path}/model: the disk is full \(0 MiB left\)"):
+        trained(tmp_path, samples, max_steps=1)
+
+
 def test_an_evaluation_between_two_log_entries_leaves_no_hole_in_the_curve() -> None:
     history = [
         {"step": 5, "loss": 2.0},

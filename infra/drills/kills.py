@@ -1,5 +1,6 @@
 """SIGKILL at a chosen moment: to each stage, to the flow, to each service, and to everything at once."""
 
+import signal
 import threading
 from collections.abc import Callable
 
@@ -121,7 +122,8 @@ def kill_flow(scene: Scene) -> str:
     ended = release.ended()
     if found := commands.left_behind(scene.project):
         raise Failed(f"the flow is gone, and these still work: {found}")
-    return f"{ended.said} (Killed)" if ended.code == -9 else refused(ended, code=-9)
+    refused(ended, code=-signal.SIGKILL)
+    return "Killed"
 
 
 def kill_service(scene: Scene, name: str) -> str:

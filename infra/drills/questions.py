@@ -77,6 +77,8 @@ def after_the_next_run(scene: Scene) -> list[str]:
         return [f"exit code {ended.code}: {ended.said}"]
     wrong = differences(scene.undisturbed, scene.result())[:FEW]
     versions = scene.versions()
-    if not any(version.identity == scene.identity and version.whole for version in versions) or not any(version.aliases for version in versions):
+    if not any(version.identity == scene.identity and version.whole for version in versions) or not any(
+        version.aliases for version in versions
+    ):
         wrong.append(f"no version with the model and predictions of an undisturbed run, or none in use: {[str(one) for one in versions]}")
     return wrong

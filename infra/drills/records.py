@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.stack.postgres import USER
-from infra.stack.services import RUNS, Stack
+from infra.stack.services import DATA, RUNS, Stack
 
 HISTORY = ".history"
 # Of MLflow: rows that are written once. Of Prefect: which runs there were.
@@ -99,6 +99,12 @@ class Records:
             "SELECT key FROM objects WHERE bucket = ? AND key LIKE ?", RUNS, f"{place.removeprefix('mlflow-artifacts:/')}/%{ending}"
         )
         return str(key)
+
+    def damaged_in_the_remote(self) -> list[str]:
+        """The objects of DVC's remote that are not what their name says: the MD5 of their bytes."""
+        found = self._objects("SELECT key, body FROM objects WHERE bucket = ? AND key LIKE 'files/md5/%'", DATA)
+        named = ((key, key.removeprefix("files/md5/").replace("/", "").removesuffix(".dir"), body) for key, body in found)
+        return [key for key, digest, body in named if hashlib.md5(body, usedforsecurity=False).hexdigest() != digest]
 
     def _files(self, place: str) -> dict[str, str]:
         """The SHA-256 of the files below an artifact location by their path; the file that MLflow adds when it registers is not of the model."""

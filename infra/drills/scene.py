@@ -99,15 +99,14 @@ class Scene:
         self.undisturbed, self.identity = self.result(), self.staged().identity
         self.project.rename(self._whole)
 
-    def before(self, stage: str | None, model: str, **changes: Mapping[str, Any]) -> None:
-        """The project as it is before a stage, or with every stage up to date but `register`; a model of its own name has no version yet."""
+    def before(self, stage: str, model: str) -> None:
+        """The project as it is before a stage; its model has a name of its own, and no version yet."""
         shutil.rmtree(self.project, ignore_errors=True)
         subprocess.run(("cp", "-a", "--reflink=auto", self._whole, self.project), check=True)
         self.model = f"{UNDISTURBED}-{model}"
         self.tampered.clear()
-        self.write_experiment(register={"name": self.model}, **changes)
-        if stage is not None:
-            forget(self.project, STAGES[STAGES.index(stage) :], ran=stage)
+        self.write_experiment(register={"name": self.model})
+        forget(self.project, STAGES[STAGES.index(stage) :], ran=stage)
 
     def write_experiment(self, **changes: Mapping[str, Any]) -> None:
         """Write the experiment, some sections with further keys."""
