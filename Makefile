@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
+.PHONY: help setup run table gate doctor test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ run: setup ## Run what is not up to date, from images to a registered inspector 
 
 table: setup ## Run or resume a table of the paper and print ours beside it (T=3; SEEDS=0,1,2 PROFILE=<experiment>)
 	@$(BIN)/python -m flows.table "$(T)" --seeds "$(or $(SEEDS),0,1,2)" $(if $(filter-out cpu,$(PROFILE)),--profile "$(PROFILE)")
+
+gate: setup ## Decide whether a change may be merged: beside another commit (BASE=main), or LIVE=models:/iad-r1@production (EXPERIMENT=, LOCKED=1)
+	@$(BIN)/python -m tasks._gate $(if $(LIVE),--live "$(LIVE)",--base "$(or $(BASE),main)") $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") \
+		$(if $(LOCKED),--locked)
+
+doctor: setup ## Say whether this machine can run the project, and what to do where it cannot
+	@$(BIN)/iadr1 doctor
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
