@@ -90,6 +90,13 @@ def test_a_parameter_that_lets_a_model_run_code_is_refused(tmp_path, section, ke
         load(tmp_path / "params.yaml")
 
 
+def test_nothing_that_we_start_listens_beyond_loopback():
+    commands = [*PYTHON_FILES, ROOT / "Makefile"]
+    # The doctor tells of it, and a GPU's cluster is told where the other machines are.
+    found = [path.name for path in commands if "0.0.0.0" in path.read_text()]
+    assert found == []
+
+
 def test_the_watch_sees_and_forbids_what_leaves_this_machine(tmp_path):
     code = "import urllib.request as u, subprocess, sys\ntry: u.urlopen('http://192.0.2.1/')\nexcept OSError as e: print(e)\n"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
