@@ -188,11 +188,56 @@ class Evaluate(Section):
     latency: bool = False
 
 
+class ClassFloor(Section):
+    """The floor of every class that has so many images of each label."""
+
+    floor: float
+    images: int = Field(ge=1)
+
+
+class NoRegression(Section):
+    """By how many points of mean balanced accuracy a candidate may be worse than the live model on the same images, and how many it takes."""
+
+    tolerance: float = Field(ge=0)
+    images: int = Field(ge=2)
+
+
+class Better(Section):
+    """By more than how many points a candidate has to be better, and how many images it takes."""
+
+    margin: float = Field(ge=0)
+    images: int = Field(ge=2)
+
+
+class Gates(Section):
+    """What a model must be to be promoted; docs/registry.md has a line for each. One that is null or left out is not asked."""
+
+    data_validated: bool | None = None
+    lineage_complete: bool | None = None
+    mean_balanced_accuracy: float | None = None
+    dataset_balanced_accuracy: float | None = None
+    class_balanced_accuracy: ClassFloor | None = None
+    missed_defects: float | None = None
+    unreadable_answers: float | None = None
+    same_answer: float | None = None
+    location_accuracy: float | None = None
+    type_accuracy: float | None = None
+    seconds: float | None = None
+    no_regression: NoRegression | None = None
+    better_than_live: Better | None = None
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limit of each gate by its name."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
 class Register(Section):
-    """The registered model's name, and the floors that a candidate has to pass."""
+    """The registered model's name, the gates that it has to pass, and whether MLflow's older stage field follows its state."""
 
     name: str
-    floors: dict[str, float]
+    gates: Gates
+    mirror_stages: bool = False
 
 
 # A dataclass, because pydantic's own models cannot have a field called `validate` or `register`.
