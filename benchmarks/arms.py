@@ -78,6 +78,7 @@ class Meter:
 
     def _timed(self, method: Callable[..., Any], part: str) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
+            """Call the method; its seconds are added to its part, unless another part is being timed."""
             if self.is_within:
                 return method(*arguments, **options)
             self.is_within, start = True, _now()

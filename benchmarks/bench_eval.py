@@ -1,7 +1,8 @@
 """Images a second of an evaluation with vLLM: our path, from image files to kept answers, against `LLM.generate` alone and batches of four.
 
 Run with `python -m benchmarks.bench_eval [--images 240] [--rounds 5] [--memory 1000 100000]`. The three take turns on one engine, in an order
-that changes from round to round, with empty caches; "alone" has its images decoded and its prompts written before the clock starts.
+that changes from round to round, with empty caches; "alone" has its images decoded and its prompts written before the clock starts. The model
+has the sizes of `--model` and random weights: those never end an answer, so that each takes as many tokens as one with its reasons does.
 `--memory` measures the peak memory of a process that asks about so many images, a token each.
 """
 
@@ -42,10 +43,21 @@ def main() -> None:
             _tell_peak(told.model, told.peak, Path(folder))
             return
         if told.rounds:
-            _tell_speed(told.model, told.images, told.rounds, Path(folder))
+            _tell_speed(_untaught(told.model, Path(folder) / "model"), told.images, told.rounds, Path(folder))
     for count in told.memory:
         command = [sys.executable, "-m", "benchmarks.bench_eval", "--model", str(told.model), "--peak", str(count)]
         subprocess.run(command, check=True)
+
+
+def _untaught(model: Path, into: Path) -> Path:
+    """A model of the same sizes with random weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(model)).save_pretrained(into)
+    AutoProcessor.from_pretrained(model).save_pretrained(into)
+    return into
 
 
 def _tell_speed(model: Path, count: int, rounds: int, folder: Path) -> None:
@@ -57,8 +69,8 @@ def _tell_speed(model: Path, count: int, rounds: int, folder: Path) -> None:
         "LLM.generate alone": lambda turn: _alone(engine, ready),
         "batches of four": lambda turn: sum(_alone(engine, ready[at : at + FEW]) for at in range(0, count, FEW)),
     }
-    for way in ways.values():  # once without the clock: shapes are compiled, files are read
-        way(-1)
+    for name, way in ways.items():  # once without the clock: shapes are compiled, files are read
+        print(f"{name:20} {way(-1) / count:.1f} tokens an answer", flush=True)
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(rounds):
         for name in random.Random(turn).sample(list(ways), len(ways)):
@@ -94,10 +106,12 @@ def _chats(samples: Sequence[Sample]) -> list[Chat]:
 
 
 def _ours(engine: VllmEngine, samples: Sequence[Sample], folder: Path) -> int:
-    answers = Answers(folder)
+    """Ask and keep the answers; how many tokens they have."""
+    answers, tokens = Answers(folder), 0
     for some in engine.stream(_chats(samples)):
         answers.add((samples[at].id, answer) for at, answer in some.items())
-    return len(answers.places)
+        tokens += sum(answer.tokens for answer in some.values())
+    return tokens
 
 
 def _alone(engine: VllmEngine, requests: list[dict[str, Any]]) -> int:
@@ -105,7 +119,8 @@ def _alone(engine: VllmEngine, requests: list[dict[str, Any]]) -> int:
 
     banned = {engine.processor.tokenizer.convert_tokens_to_ids(engine.processor.image_token): -100.0}
     sampling = SamplingParams(temperature=0.0, max_tokens=TOKENS, logit_bias=banned)
-    return len(engine.engine.generate(requests, sampling, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False}))
+    outputs = engine.engine.generate(requests, sampling, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False})
+    return sum(len(output.outputs[0].token_ids) for output in outputs)
 
 
 def _tell_peak(model: Path, count: int, folder: Path) -> None:

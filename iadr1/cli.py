@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadr1.cli_data import add_data
+from iadr1.cli_doctor import HELP as DOCTOR
+from iadr1.cli_doctor import add_doctor
 from iadr1.cli_gate import HELP as GATE
 from iadr1.cli_gate import add_gate
 from iadr1.cli_inspect import HELP, add_inspect
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add_gate(commands.add_parser("gate", help=GATE, description=GATE))
     add_registry(commands.add_parser("registry", help=REGISTRY, description=REGISTRY))
     add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
+    add_doctor(commands.add_parser("doctor", help=DOCTOR))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser

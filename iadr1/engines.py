@@ -1,5 +1,6 @@
 """Engines that answer chats greedily: transformers anywhere, vLLM where it is installed. An engine is a call from chats to answers."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -274,7 +275,10 @@ def _vllm(model: Path, **limits: Any) -> Any:
     if torch.cuda.is_available():
         return LLM(str(model), seed=0, **limits)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    return LLM(str(model), seed=0, dtype="float32", enforce_eager=True, **limits)
+    engine = LLM(str(model), seed=0, dtype="float32", enforce_eager=True, **limits)
+    # Its preprocessing wants one thread for each image, its worker allows no change and says so twice an image.
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
+    return engine
 
 
 def _server_engine(model: Path, **settings: Any) -> Engine:

@@ -99,7 +99,7 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
 
     inner = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
-    return training.trainer_of(
+    trainer = training.trainer_of(
         SFTTrainer,
         job,
         section="pa_sft",
@@ -109,6 +109,22 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
         eval_dataset=validation_rows,
         processing_class=processor,
     )
+    trainer.add_callback(_validates_before_saving())
+    return trainer
+
+
+def _validates_before_saving() -> Any:
+    """A callback that validates at an epoch's last step instead of after it: a run that was killed in between would resume without that validation."""
+    from transformers import TrainerCallback
+
+    class ValidateBeforeSaving(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_evaluate |= args.eval_strategy == "epoch" and state.epoch.is_integer() and state.epoch >= (args.eval_delay or 0)
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_evaluate &= not training.is_validated(state)
+
+    return ValidateBeforeSaving()
 
 
 class Collator:

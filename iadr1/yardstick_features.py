@@ -41,6 +41,7 @@ def _timm(network: str, size: int, *, weights: Path | None, hub: bool, seed: int
         _load(extractor.feature_extractor, weights, network)
 
     def features(images: Sequence[Any]) -> torch.Tensor:
+        """The images' features, [images, channels, places, places]."""
         pixels = np.stack([(np.asarray(image.resize((size, size)), np.float32) / 255 - MEAN) / STD for image in images])
         with torch.inference_mode():
             found = extractor(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())

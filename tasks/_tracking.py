@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from iadr1.params import Params
-from tasks._run import Workspace
+from tasks import _costs, _logs
+from tasks._run import Workspace, fresh_file
 
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
@@ -72,9 +73,30 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
+        _logs.bind({"run_id": run.run_id, "release_run": release, **lineage})
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
         mlflow.log_dict(data_fingerprints(work), "data_fingerprints.json")
-        yield run
+        try:
+            yield run
+        finally:
+            _account(run)
+    _leave_lineage(work, stage, run, lineage)
+
+
+def _account(run: StageRun) -> None:
+    """Record what the stage has used, and with it what all of the release has."""
+    run.log_metrics(_costs.used_since_last())
+    client = _mlflow().MlflowClient()
+    experiment = client.get_run(run.release_id).info.experiment_id
+    for name, figure in _costs.total(client.search_runs([experiment], f"tags.`{PARENT}` = '{run.release_id}'")).items():
+        client.log_metric(run.release_id, name, figure)
+
+
+def _leave_lineage(work: Workspace, stage: str, run: StageRun, lineage: Mapping[str, str]) -> None:
+    """Say beside the reports what the stage's results were made from; no output of DVC, because run ids differ each time."""
+    told = {**lineage, "stage": stage, "run_id": run.run_id, "release_run": run.release_id}
+    with fresh_file(work.reports / "lineage" / f"{stage}.json") as beside:
+        beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def end_release(
@@ -118,6 +140,13 @@ def _offer_view(client: Any, experiment: str, columns: Sequence[str]) -> None:
 def _compares(metric: str) -> bool:
     """Whether a metric is one of the few that releases are told apart by at first sight."""
     return metric.endswith(("mean_balanced_accuracy", "hardest_third", "unreadable", "location_accuracy")) or "_minus_" in metric
+
+
+def spent(run: StageRun) -> dict[str, str]:
+    """What went into the results that there are now: hours and cost, for the tags of a version."""
+    client = _mlflow().MlflowClient()
+    runs = client.search_runs([client.get_run(run.run_id).info.experiment_id], "tags.stage LIKE '%'", max_results=1000)
+    return {name: f"{figure:.4f}" for name, figure in _costs.total(_costs.newest_of_each_stage(runs)).items()}
 
 
 def experiment_name(work: Workspace) -> str:

@@ -26,7 +26,7 @@ from iadr1.report_tables import table
 from tasks._registration import Candidate, registered_version
 from tasks._report import comparison, evaluation, figures_of, settings_of
 from tasks._run import Workspace, fresh_file, run_stage
-from tasks._tracking import StageRun, end_release, lineage_of, stage_run
+from tasks._tracking import StageRun, end_release, lineage_of, spent, stage_run
 
 STAGE = "register"
 INSPECTOR = Path(__file__).with_name("_inspector.py")
@@ -166,7 +166,7 @@ def _candidate(run: StageRun, params: Params, work: Workspace, beside: Path) -> 
     answers = (one for name in told.datasets for one in iterate_predictions(work.predictions / f"{name}-{told.shots[0]}.jsonl"))
     file = beside / Path(ANSWERS).name
     write_predictions(file, of_model(answers, CANDIDATE, str(work.predictions)))
-    lineage = {**lineage_of(work), "experiment": work.name, "release_run": run.release_id, **_validation(work)}
+    lineage = {**lineage_of(work), "experiment": work.name, "release_run": run.release_id, **spent(run), **_validation(work)}
     return Candidate(folder, INSPECTOR, file, settings, lineage)
 
 

@@ -179,7 +179,7 @@ FAULTS: dict[str, Fault] = {
         _resumes_at_the_first_rows,
         (
             "tests/test_sc_grpo.py::test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one",
-            "tests/test_pa_sft.py::test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one[5]",
+            "tests/test_pa_sft.py::test_a_killed_training_resumes_to_the_weights_and_the_curve_of_an_undisturbed_one[5-on_step_end-2]",
         ),
     ),
     "failing_reward_is_zero": Fault(

@@ -145,12 +145,12 @@ def undisturbed(start: Path, run: Callable[..., int], tmp_path_factory: pytest.T
 
 
 def taught(folder: Path) -> None:
-    """Teach the backbone the form of the answers, so that its completions earn different rewards."""
+    """Teach the backbone the form of the answers, and no more: what it knows by heart it says in each completion, and all earn the same."""
     from iadr1 import pa_sft
     from iadr1.samples import read_samples
     from iadr1.training import Job
 
-    keys = {"max_steps": 150, "per_device_train_batch_size": 4, "learning_rate": 4e-3, "disable_tqdm": True, "save_strategy": "no"}
+    keys = {"max_steps": 80, "per_device_train_batch_size": 4, "learning_rate": 4e-3, "disable_tqdm": True, "save_strategy": "no"}
     job = Job(keys, folder / "untaught", SIDE * SIDE, (), 0, folder / "taught", folder / "backbone")
     pa_sft.train(job, read_samples(Path("data/prepared/pa_sft.jsonl")), validation=[])
 

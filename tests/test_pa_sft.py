@@ -33,16 +33,15 @@ class Killed(Exception):
     pass
 
 
-def killed_after(step: int):  # type: ignore[no-untyped-def]
+def killed_after(step: int, event: str = "on_step_end"):  # type: ignore[no-untyped-def]
     """A callback that ends the training as a kill would: at once, wherever it is."""
     from transformers import TrainerCallback
 
-    class Kill(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-            if state.global_step == step:
-                raise Killed
+    def kill(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        if state.global_step == step:
+            raise Killed
 
-    return Kill()
+    return type("Kill", (TrainerCallback,), {event: kill})()
 
 
 def trained(  # type: ignore[no-untyped-def]
@@ -105,13 +104,16 @@ def test_the_same_seed_gives_the_same_weights(undisturbed: tuple[str, Outcome], 
     assert trained(tmp_path, samples)[0] == undisturbed[0]
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
-    undisturbed: tuple[str, Outcome], samples: list[Sample], tmp_path: Path, step: int
+@pytest.mark.parametrize(
+    "step, event, save_steps",
+    [(1, "on_step_end", 2), (3, "on_step_end", 2), (5, "on_step_end", 2), (3, "on_save", 3)],  # the first epoch ends with step 3
+)
+def test_a_killed_training_resumes_to_the_weights_and_the_curve_of_an_undisturbed_one(
+    undisturbed: tuple[str, Outcome], samples: list[Sample], tmp_path: Path, step: int, event: str, save_steps: int
 ) -> None:
     with pytest.raises(Killed):
-        trained(tmp_path, samples, callbacks=[killed_after(step)])
-    weights, outcome = trained(tmp_path, samples)
+        trained(tmp_path, samples, callbacks=[killed_after(step, event)], save_steps=save_steps)
+    weights, outcome = trained(tmp_path, samples, save_steps=save_steps)
     assert weights == undisturbed[0]
     assert training.curve(outcome.history, pa_sft.COLUMNS, of="loss") == training.curve(undisturbed[1].history, pa_sft.COLUMNS, of="loss")
 

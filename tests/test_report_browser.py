@@ -108,11 +108,14 @@ def test_a_link_shows_what_its_sender_saw(shown, address):
 def test_a_number_of_a_table_leads_to_its_images(shown, address):
     visit(shown, address)
     links = "[...document.querySelectorAll('#compared a, #errors a, #products a')]"
+    followed = 0
     for at in range(0, shown.value(f"{links}.length"), 3):
         told = shown.value(f"(() => {{ const link = {links}[{at}]; link.click(); return link.textContent.replace(',', ''); }})()")
         shown.until("location.hash.startsWith('#gallery&')")
         if told.isdigit():
             shown.until(f"document.getElementById('count').textContent.replace(',', '').split(' ')[0] === '{told}'")
+            followed += 1
+    assert followed > 3
 
 
 def test_cards_are_built_when_they_are_looked_at(shown, address):

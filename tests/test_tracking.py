@@ -71,7 +71,7 @@ def test_a_release_is_a_parent_run_and_each_stage_a_child_of_it(mlflow_store):
     assert set(found) == {"release", "pa_sft", "evaluate@mvtec-0"}
     parents = {found[stage].data.tags["mlflow.parentRunId"] for stage in ("pa_sft", "evaluate@mvtec-0")}
     assert parents == {found["release"].info.run_id}
-    assert found["pa_sft"].data.metrics == {"loss": 0.5}
+    assert found["pa_sft"].data.metrics["loss"] == 0.5 and "nothing" not in found["pa_sft"].data.metrics
     assert found["pa_sft"].data.params["pa_sft.learning_rate"] == str(params.pa_sft.trainer["learning_rate"])
     assert found["evaluate@mvtec-0"].data.params["evaluate.batch_size"] == str(params.evaluate.batch_size)
 
@@ -92,9 +92,32 @@ def test_a_run_states_what_it_was_made_from(mlflow_store):
     import mlflow
 
     run = runs(work)["prepare"]
+    left = json.loads((work.reports / "lineage" / "prepare.json").read_text())
+    assert left == {**lineage_of(work), "stage": "prepare", "run_id": run.info.run_id, "release_run": run.data.tags["mlflow.parentRunId"]}
     assert {key: run.data.tags[key] for key in lineage_of(work)} == lineage_of(work)
     assert len(run.data.tags["dvc_lock_sha256"]) == 64
     assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/data_fingerprints.json") == {str(work.data / "prepared"): "abc.dir"}
+
+
+def test_hours_and_costs_are_on_the_stage_on_the_release_and_on_the_version(mlflow_store, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("IADR1_PRICE_CORE_HOUR", "36")
+    params, work = release(mlflow_store, "costly")
+    evaluated(work, right=9)
+    with stage_run(work, "pa_sft", params):
+        sum(range(1_000_000))
+    with pytest.raises(ReportError), stage_run(work, "sc_grpo", params):
+        raise ReportError("failed hours are used hours")
+    found = runs(work)
+    assert 0 < found["pa_sft"].data.metrics["cost"] == pytest.approx(36 * found["pa_sft"].data.metrics["core_hours"])
+    both = [found[stage].data.metrics["core_hours"] for stage in ("pa_sft", "sc_grpo")]
+    assert found["release"].data.metrics["core_hours"] == pytest.approx(sum(both))
+    assert not (work.reports / "lineage" / "sc_grpo.json").exists()
+    register.main(params, work)
+    version = MlflowClient().get_model_version("iad-r1-costly", "1")
+    assert float(version.tags["core_hours"]) == pytest.approx(both[0], abs=1e-4)
+    assert {"gpu_hours", "cost"} <= set(version.tags)
 
 
 def test_a_table_shows_its_images(mlflow_store):

@@ -50,6 +50,7 @@ def review_app(folder: Path) -> "FastAPI":
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     async def decided(body: dict[str, str]) -> dict[str, Any]:
+        """The row with the decision that was made about it; 422 with the reason where it cannot be recorded."""
         row = by_id.get(body.get("id", ""))
         try:
             if row is None:
