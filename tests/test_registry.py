@@ -50,7 +50,7 @@ class Model:
 
     def add(self, skill, **origin):
         folder = self.home / self.store.name / str(len(self.store.versions()) + 1 if self.store.is_there() else 1)
-        return added(self.store, folder, predictions(skill=skill), ORIGIN | origin)
+        return added(self.store, folder, predictions(skill=skill, images=120), ORIGIN | origin)
 
     def run(self, *command, who=True):
         said = ["--who", "ada", "--why", "a test"] if who else []
@@ -180,28 +180,25 @@ def lose(folder):
     (folder / "model.safetensors").unlink()
 
 
-@pytest.mark.parametrize(
-    "damage, message",
-    [
+def test_a_file_that_is_not_as_registered_stops_every_transition_and_every_use(home, capsys):
+    model = Model(home, "tampered", [0.7, 0.9, 0.95])
+    model.to_production(1), model.to_production(2)
+    model.run("promote", 3, "--to", "staging")
+    before = model.store.history()
+    for damage, message in (
         (spoil, "changed: artifacts/sc_grpo/model.safetensors"),
         (add_code, "not registered: artifacts/sc_grpo/model.bin"),
         (lose, "missing: artifacts/sc_grpo/model.safetensors"),
-    ],
-)
-def test_a_file_that_is_not_as_registered_stops_every_transition_and_every_use(home, capsys, damage, message):
-    model = Model(home, f"tampered-{damage.__name__}", [0.7, 0.8, 0.9])
-    model.to_production(1), model.to_production(2)
-    model.run("promote", 3, "--to", "staging")
-    for version in (1, 3):
-        damage(weights(home, model, version))
-    before = model.store.history()
-    capsys.readouterr()
-    for command in (["promote", "staging", "--to", "production"], ["rollback"]):
-        assert model.run(*command) == 1
-        assert message in capsys.readouterr().err
+    ):
+        for version in (1, 3):
+            damage(weights(home, model, version))
+        capsys.readouterr()
+        for command in (["promote", "staging", "--to", "production"], ["rollback"]):
+            assert model.run(*command) == 1
+            assert message in capsys.readouterr().err
     assert model.store.history() == before and model.state.production == 2
     with pytest.raises(ModelError, match="is not what was registered"):
-        registered(f"models:/{model.store.name}@staging")
+        registered("models:/tampered@staging")
     assert model.run("archive", 3) == 0  # what is not whole can still be put away
 
 
@@ -318,8 +315,8 @@ def holds_together(store, ended):
 
 
 def test_promotions_at_once_leave_one_production_version_and_no_lost_entry(home):
-    model = Model(home, "at-once", [0.7, 0.8, 0.9])
-    history = holds_together(model.store, contended(model, model.versions, 6))
+    model = Model(home, "at-once", [0.7, 0.9])
+    history = holds_together(model.store, contended(model, model.versions, 4))
     assert history.state.production is not None
 
 
