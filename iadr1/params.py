@@ -273,6 +273,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path}: holds {type(tree).__name__}, not keys and values. See params.yaml for the form.")
     _refuse_numbers_as_text(tree, source=str(path))
     _refuse_secrets(tree, source=str(path))
+    _refuse_remote_code(tree, source=str(path))
     return tree
 
 
@@ -358,6 +359,16 @@ def _refuse_secrets(tree: Any, *, source: str, at: tuple[str, ...] = ()) -> None
             f"{source}: {'.'.join(at)} holds what looks like {kind}. Parameters are kept in git, DVC and MLflow: remove it, "
             "revoke it if it is real, and put the new one into the environment (docs/security.md)."
         )
+
+
+def _refuse_remote_code(tree: Any, *, source: str, at: tuple[str, ...] = ()) -> None:
+    for key, value in _children(tree):
+        if key == "trust_remote_code" and value:
+            raise ParamsError(
+                f"{source}: {'.'.join((*at, str(key)))}: no model runs code of its own here. Take a family that `iadr1 backbones` lists, "
+                "whose code transformers has, at the commit that stands there."
+            )
+        _refuse_remote_code(value, source=source, at=(*at, str(key)))
 
 
 def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
