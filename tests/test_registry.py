@@ -271,7 +271,8 @@ def contended(model, versions, count):
 
     def one(number):
         barrier.wait()
-        ended.append((number, *outcomes(model.store, params, versions[number % len(versions)], f"thread {number}")))
+        found = list(outcomes(model.store, params, versions[number % len(versions)], f"thread {number}"))
+        ended.append((number, *found))
 
     threads = [threading.Thread(target=one, args=[number]) for number in range(count)]
     for thread in threads:
