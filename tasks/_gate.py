@@ -61,28 +61,22 @@ class Side:
     def evaluations(self, *, locked: bool) -> Path:
         """The folder of predictions, made or brought up to date."""
         pipeline = self.pipeline()
+        # The group of all data sets; what comes after it would register.
+        target = f"{pipeline}:evaluate"
         if locked:
-            self._require_lock(pipeline)
-            self.run(sys.executable, "-m", "dvc", "pull", "--allow-missing", *self._evaluate(pipeline))
+            self._require_lock(pipeline, target)
+            self.run(sys.executable, "-m", "dvc", "pull", "--allow-missing", target)
         else:
-            pull = ["--pull"] if self.run(sys.executable, "-m", "dvc", "remote", "list", told=False).strip() else []
-            self.run(sys.executable, "-m", "dvc", "repro", *pull, "--allow-missing", *self._evaluate(pipeline))
+            self.run(sys.executable, "-m", "dvc", "repro", "--pull", "--allow-missing", target)
         params_file = (self.folder / pipeline).with_name("params.yaml")
         return self.folder / Workspace.of(load(params_file), params_file).predictions
 
-    def _evaluate(self, pipeline: str) -> list[str]:
-        """The targets before the registry."""
-        names = self.run(sys.executable, "-m", "dvc", "stage", "list", "--name-only", pipeline, told=False).split()
-        return [name if ":" in name else f"{pipeline}:{name}" for name in names if name.rpartition(":")[2].startswith("evaluate")]
-
-    def _require_lock(self, pipeline: str) -> None:
+    def _require_lock(self, pipeline: str, target: str) -> None:
         lock = str(Path(pipeline).with_name("dvc.lock"))
         kept = subprocess.run(["git", "ls-files", "--error-unmatch", lock], cwd=self.folder, capture_output=True, check=False)
         if kept.returncode != 0:
             raise CannotDecide(f"{lock} is not committed, so nothing says what was evaluated. Run without --locked, or `git add {lock}`.")
-        stale = stale_stages(
-            self.run(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", *self._evaluate(pipeline), told=False)
-        )
+        stale = stale_stages(self.run(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", target, told=False))
         if stale:
             raise CannotDecide(f"{lock} is out of date: {', '.join(stale)} would run. `dvc repro`, `dvc push`, and commit {lock}.")
 
