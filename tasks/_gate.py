@@ -41,16 +41,19 @@ class Side:
 
     def run(self, *command: str, told: bool = True) -> str:
         """What a command in this folder prints; raises CannotDecide with its last words when it fails."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD) or "TELEMETRY" in name}
-        # From the folder, not from where this process found its modules.
-        environment |= {"PYTHONPATH": str(self.folder)}
-        done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        done = self._ended(*command)
         if told:
             sys.stderr.write(done.stdout)
         if done.returncode != 0:
             last = (done.stdout.strip().splitlines() or ["its words stand above"])[-1]
             raise CannotDecide(f"`{' '.join(command[2:])}` ended with exit code {done.returncode} ({last}). Mend that first.")
         return done.stdout
+
+    def _ended(self, *command: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD) or "TELEMETRY" in name}
+        # From the folder, not from where this process found its modules.
+        environment |= {"PYTHONPATH": str(self.folder)}
+        return subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
 
     def pipeline(self) -> str:
         """The dvc.yaml of the experiment, which is composed first."""
@@ -76,9 +79,13 @@ class Side:
         kept = subprocess.run(["git", "ls-files", "--error-unmatch", lock], cwd=self.folder, capture_output=True, check=False)
         if kept.returncode != 0:
             raise CannotDecide(f"{lock} is not committed, so nothing says what was evaluated. Run without --locked, or `git add {lock}`.")
-        stale = stale_stages(self.run(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", target, told=False))
+        # Where a stage would run, DVC stops at what the next one would read of it.
+        dry = self._ended(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", target)
+        stale = stale_stages(dry.stdout)
         if stale:
             raise CannotDecide(f"{lock} is out of date: {', '.join(stale)} would run. `dvc repro`, `dvc push`, and commit {lock}.")
+        if dry.returncode != 0:
+            raise CannotDecide(f"`dvc repro --dry {target}` ended with exit code {dry.returncode}; its words stand above. Mend that first.")
 
 
 def stale_stages(said: str) -> list[str]:
