@@ -47,15 +47,14 @@ def approve(
 
     Fails after `timeout` seconds without an answer.
     """
-    if not (who and why):
+    if who is None or why is None:
         answer = asked(version, to, name, timeout)
         if not answer.approve:
             return Completed(name="Declined", message=f"{answer.who}: {answer.why}")
-        who, why = answer.who.strip(), answer.why.strip()
-    if not (who and why):
-        raise CommandFailed("approve: a yes needs who says it, and why. Nothing was promoted; run it again.", 2)
+        who, why = answer.who, answer.why
+    who, why = complete(who, why)
     words = ["promote", version, "--to", to, "--who", who, "--why", why, "--name", name]
-    ended = run_command("promote", ["iadr1.cli", "registry", *words], expected=(0, REFUSED))
+    ended = run_command("promote", ["iadr1", "registry", *words], expected=(0, REFUSED))
     said = "\n".join(ended.lines).strip()
     if ended.code == REFUSED:
         return Failed(name="Refused", message=f"the gates refuse {name} {version}: {said}")
@@ -63,6 +62,13 @@ def approve(
         "iadr1.promoted", resource={"prefect.resource.id": f"iadr1.model.{name}"}, payload={"version": version, "to": to, "who": who}
     )
     return Completed(message=said)
+
+
+def complete(who: str, why: str) -> tuple[str, str]:
+    """Who and why without the space around them; raises CommandFailed where one says nothing."""
+    if not (who.strip() and why.strip()):
+        raise CommandFailed("approve: a yes needs who says it, and why. Nothing was promoted; run it again.", 2)
+    return who.strip(), why.strip()
 
 
 def asked(version: str, to: str, name: str, timeout: int) -> Approval:
@@ -83,7 +89,7 @@ def described(version: str, to: str, name: str) -> type[Approval]:
 
 def show_decision(version: str, name: str) -> None:
     """Leave what the registry knows of the version as an artifact of the run."""
-    ended = run_command("show", ["iadr1.cli", "registry", "show", version, "--name", name])
+    ended = run_command("show", ["iadr1", "registry", "show", version, "--name", name])
     create_markdown_artifact(key="decision", markdown="\n".join(ended.lines))
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ SECONDS_TO_STOP = 20.0
 SECONDS_BETWEEN_PROGRESS_LINES = 15.0
 
 _running: set["subprocess.Popen[bytes]"] = set()
+_interrupted = threading.Event()
 
 
 class CommandFailed(Exception):
@@ -55,10 +57,17 @@ def run(
     return Ended(code, tuple(output.lines))
 
 
-def stop_all() -> None:
-    """End what other threads of this process are running; an exception of the main thread does not reach them."""
-    for process in list(_running):
-        _let_go(process)
+@contextmanager
+def ended_together() -> Iterator[None]:
+    """Within, what other threads run, or are about to, ends with an exception of this one: it would not reach them."""
+    _interrupted.clear()
+    try:
+        yield
+    except BaseException:
+        _interrupted.set()
+        for process in list(_running):
+            _let_go(process)
+        raise
 
 
 @dataclass(slots=True)
@@ -120,6 +129,8 @@ def _tree(command: Sequence[str], environment: Mapping[str, str]) -> Iterator["s
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=told, start_new_session=True
     ) as process:
         _running.add(process)
+        if _interrupted.is_set() and threading.current_thread() is not threading.main_thread():
+            _let_go(process)
         try:
             yield process
         finally:

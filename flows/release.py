@@ -107,25 +107,26 @@ def one_kind(stages: Sequence[tuple[str, bool]], pipeline: Path, outcomes: dict[
             note(outcomes, stage, _named(stage)(str(pipeline), stage, must_run, return_state=True))
         return
     open_release(pipeline)
+    states = side_by_side(stages, pipeline, places)
+    outcomes |= {stage: _outcome(state) for stage, state in states.items()}
+    for stage, state in states.items():
+        note(outcomes, stage, state)
+
+
+def side_by_side(stages: Sequence[tuple[str, bool]], pipeline: Path, places: Sequence[str]) -> dict[str, Any]:
+    """Run the stages, as many at a time as there are places; one that fails does not stop the others. Their final states."""
     free: SimpleQueue[str] = SimpleQueue()
+    futures: dict[str, Any] = {}
     for place in places:
         free.put(place)
-    futures = {}
-    try:
+    with processes.ended_together():
         for stage, must_run in stages:
             place = free.get()
             futures[stage] = _named(stage).submit(str(pipeline), stage, must_run, place)
             futures[stage].add_done_callback(partial(_is_free, free, place))
         for future in futures.values():
             future.wait()
-    except BaseException:
-        # The threads that wait for the stages would not hear of it.
-        processes.stop_all()
-        raise
-    for stage, future in futures.items():
-        outcomes[stage] = _outcome(future.state)
-    for stage, future in futures.items():
-        note(outcomes, stage, future.state)
+    return {stage: future.state for stage, future in futures.items()}
 
 
 def _is_free(free: "SimpleQueue[str]", place: str, _future: Any) -> None:

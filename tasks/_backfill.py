@@ -18,6 +18,7 @@ from typing import Any
 from iadr1.errors import Iadr1Error, ModelError, ParamsError
 from iadr1.params import Params, load
 from iadr1.registry import registered
+from iadr1.registry.store import Store
 from iadr1.report import EvalReport, ModelReport, read_predictions, write_predictions
 from iadr1.report_tables import table
 from iadr1.samples import read_samples
@@ -30,9 +31,7 @@ FOLDER = "backfill"
 
 def versions(name: str, asked: str | None) -> list[int]:
     """The numbers of the registered versions that `asked` names; raises ModelError where one is not there."""
-    from tasks._tracking import _mlflow
-
-    there = sorted(int(version.version) for version in _mlflow().MlflowClient().search_model_versions(f"name = '{name}'"))
+    there = sorted(version.number for version in Store.at(name).versions())
     if not there:
         raise ModelError(f"the registry has no version of {name}. Register one with `make run`, or set MLFLOW_TRACKING_URI to your server.")
     if not asked:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +132,26 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
 print(os.getpid(), child.pid, flush=True)
 time.sleep(600)
 """
+
+
+def test_an_exception_ends_what_other_threads_run_and_are_about_to_run():
+    command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
+    begun, codes = threading.Event(), []
+
+    def runs():
+        codes.append(processes.run(command, log=lambda line: begun.set(), terminal=io.BytesIO()).code)
+
+    first, late = threading.Thread(target=runs), threading.Thread(target=runs)
+    with pytest.raises(KeyboardInterrupt), processes.ended_together():
+        first.start()
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    late.start()
+    for thread in (first, late):
+        thread.join(60)
+    assert codes == [143, 143]
+    with processes.ended_together():
+        assert processes.run([sys.executable, "-c", ""], log=print, terminal=io.BytesIO()).code == 0
 
 
 def leashed(*command, seconds=0.5):
@@ -324,6 +345,80 @@ def test_a_retrain_looks_again_where_the_graph_does_not_state_what_a_stage_reads
     Path("source.txt").write_text("arrived")
     assert final(retrain) == ("Completed", "released")
     assert Path("reports/summary.md").read_text() == "arrived"
+
+
+# Stand for commands that have tests of their own: what the flow is to make of their exit codes and files is the question here.
+WATCH = """
+import json, sys
+from pathlib import Path
+drifts = sys.argv[1] == "dark"
+Path("reports").mkdir(exist_ok=True)
+told = {"verdict": "drift" if drifts else "steady", "reason": "drift of brightness" if drifts else "none", "model": "iad-r1 version 3"}
+Path("reports/watch.json").write_text(json.dumps(told))
+Path("reports/watch.md").write_text("the verdict")
+sys.exit("watch: too few images" if sys.argv[1] == "few" else 3 if drifts else 0)
+"""
+REGISTRY = """
+import sys
+from pathlib import Path
+if sys.argv[2] == "promote":
+    Path("promoted").write_text(repr(sys.argv[1:]))
+    print("said")
+sys.exit({"13": 3, "14": 1}.get(sys.argv[3], 0))
+"""
+
+
+def stand_for(module, text):
+    path = Path(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_drift_is_told_and_opens_a_retrain(dvc_project, prefect_server):
+    from flows.watch import watch
+
+    stand_for("tasks._watch", WATCH)
+    stand_for("tasks._unwatched", "")
+    other = "{cmd: python stage.py other other_source.txt other.txt, deps: [other_source.txt], outs: [other.txt]}"
+    Path("dvc.yaml").write_text(f"stages: {{other: {other}}}")
+    assert final(watch, images="light") == ("Completed", "none")
+    assert not Path("other.txt").is_file()
+    assert final(watch, images="dark") == ("Drift", "drift of brightness")
+    assert Path("other.txt").read_text() == "other"
+    name, message = final(watch, images="few")
+    assert name == "Failed" and "watch: too few images" in message
+
+
+@pytest.mark.parametrize("version, code, said", [("7", 0, ""), ("13", 3, "the gates refuse iad-r1 13: said"), ("14", 1, "said")])
+def test_who_runs_an_approval_says_yes_and_the_gates_have_the_last_word(tmp_path, prefect_server, monkeypatch, capfd, version, code, said):
+    from flows import approve
+
+    monkeypatch.chdir(tmp_path)
+    stand_for("iadr1.__main__", REGISTRY)
+    monkeypatch.setattr(sys, "argv", ["flows.approve", version, "--who", "Ada", "--why", "three weeks on line 2"])
+    with pytest.raises(SystemExit) as ended:
+        approve.main()
+    assert ended.value.code == code and said in capfd.readouterr().err
+    words = ["registry", "promote", version, "--to", "production", "--who", "Ada", "--why", "three weeks on line 2", "--name", "iad-r1"]
+    assert Path("promoted").read_text() == repr(words)
+
+
+@pytest.mark.parametrize("who, why", [(" ", "a reason"), ("Ada", ""), ("Ada", "  ")])
+def test_a_yes_needs_a_name_and_a_reason(who, why):
+    from flows.approve import complete
+
+    with pytest.raises(CommandFailed, match=r"a yes needs who says it, and why\. Nothing was promoted"):
+        complete(who, why)
+
+
+@pytest.mark.slow
+def test_no_answer_in_time_promotes_nothing(tmp_path, prefect_server, monkeypatch):
+    from flows.approve import approve
+
+    monkeypatch.chdir(tmp_path)
+    stand_for("iadr1.__main__", REGISTRY)
+    assert final(approve, version="9", timeout=1)[0] == "Failed"
+    assert not Path("promoted").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Works
     gates = Gates(mean_balanced_accuracy=floor, no_regression=NoRegression(tolerance=3.0, images=20))
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=SHIPPED.register.model_copy(update={"gates": gates}))
     here = folder / name
-    (here / "models" / "sc_grpo").mkdir(parents=True)
+    (here / "models" / "sc_grpo").mkdir(parents=True, exist_ok=True)
     (here / "models" / "sc_grpo" / "model.safetensors").write_bytes(b"weights")
     (here / "params.yaml").write_text(f"name: {name}")
     folders = ("raw", "data", "models", "reports", "checkpoints", "data/prepared", "models/pa_sft")
@@ -178,6 +178,10 @@ def test_the_summary_has_the_form_that_was_promised(mlflow_store):
     summary = json.loads((work.reports / "summary.json").read_text())
     model = summary["models"]["sc_grpo"]
     assert {"models", "registered"} == set(summary)
+    assert summary["registered"]["lineage"].items() >= lineage_of(work).items()
+    assert {"run_id", "release_run"} <= summary["registered"]["lineage"].keys()
+    page = (work.reports / "report.html").read_text()
+    assert f"iad-r1-summary version {summary['registered']['version']}" in page and "DVC lock" in page
     assert set(model["datasets"]) == set(DATASETS)
     assert {"n", "balanced_accuracy", "tpr", "tnr", "unreadable"} <= set(model["datasets"]["mvtec"])
     assert (model["mean_balanced_accuracy"], model["datasets"]["visa"]["tpr"], model["datasets"]["visa"]["tnr"]) == (95.0, 90.0, 100.0)

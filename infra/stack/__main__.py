@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.stack import demonstration
-from infra.stack.process import StackError
+from infra.stack.process import ENDINGS, StackError
 from infra.stack.services import NAMES, Stack, on_postgres, stack
 
 STOPPED = 130
@@ -20,18 +20,20 @@ KEPT, RUN = Path(".stack/kept"), Path(".stack/run")
 
 def up(services: Stack, folder: Path) -> None:
     """Start what does not run, and leave it running."""
+    ready = False
     try:
         services.start()
-    except BaseException:
-        stop(services)
-        raise
+        ready = True
+    finally:
+        if not ready:
+            stop(services)
     show(services)
     print(f"\nFor a shell:  set -a; . {folder / 'env'}; set +a\nTo stop them: python -m infra.stack down --folder {folder}")
 
 
 def stop(services: Stack) -> None:
     """Stop all, whatever the keyboard says meanwhile: half a stop leaves processes behind."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
     services.stop()
 

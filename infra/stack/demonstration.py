@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.stack.process import StackError
+from infra.stack.process import StackError, uninterrupted
 from infra.stack.services import stack
 
 ROOT = Path(__file__).parents[2]
@@ -100,18 +100,18 @@ def call(command: Sequence[str], project: Path, environment: Mapping[str, str]) 
         "PYTHONPATH": str(project),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    with subprocess.Popen(words, cwd=project, env=own, start_new_session=True) as process:
-        try:
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-    if code != 0:
-        raise StackError(f"`{' '.join(command)}` ended with exit code {code}; the reason stands above.")
+    with uninterrupted():
+        process = subprocess.Popen(words, cwd=project, env=own, start_new_session=True)
+    try:
+        process.wait()
+    finally:
+        _end(process)
+    if process.returncode != 0:
+        raise StackError(f"`{shlex.join(command)}` ended with exit code {process.returncode}; the reason stands above.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS_TO_STOP)
     with suppress(ProcessLookupError):
