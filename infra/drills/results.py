@@ -25,8 +25,8 @@ def content(path: Path) -> bytes:
     if path.name == "summary.json":
         tree = json.loads(path.read_text(encoding="utf-8"))
         return json.dumps({key: value for key, value in tree.items() if key != "registered"}, sort_keys=True).encode()
-    if path.name == "summary.md":
-        return re.sub(rb"(?m)^Registered: .*$", b"", path.read_bytes())
+    if path.suffix == ".md":
+        return re.sub(rb"(?m)^Registered: .*$|\S+ version \d+", b"", path.read_bytes())
     return path.read_bytes()
 
 
