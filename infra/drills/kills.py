@@ -184,4 +184,4 @@ def power_cut_before_the_alias(scene: Scene) -> str:
 
 def power_cut_after_the_version(scene: Scene) -> str:
     """Between the version and the history's entry that makes it live."""
-    return power_cut(scene, after(1, posts(VERSION)))
+    return power_cut(scene, lambda request: posts(VERSION)(request) and f"{scene.registered}.history".encode() in request.body)
