@@ -26,7 +26,7 @@ def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Works
     gates = Gates(mean_balanced_accuracy=floor, no_regression=NoRegression(tolerance=3.0, images=20))
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=SHIPPED.register.model_copy(update={"gates": gates}))
     here = folder / name
-    (here / "models" / "sc_grpo").mkdir(parents=True)
+    (here / "models" / "sc_grpo").mkdir(parents=True, exist_ok=True)
     (here / "models" / "sc_grpo" / "model.safetensors").write_bytes(b"weights")
     (here / "params.yaml").write_text(f"name: {name}")
     folders = ("raw", "data", "models", "reports", "checkpoints", "data/prepared", "models/pa_sft")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.stack import demonstration
-from infra.stack.process import StackError
+from infra.stack.process import ENDINGS, StackError
 from infra.stack.services import NAMES, Stack, on_postgres, stack
 
 STOPPED = 130
@@ -33,7 +33,7 @@ def up(services: Stack, folder: Path) -> None:
 
 def stop(services: Stack) -> None:
     """Stop all, whatever the keyboard says meanwhile: half a stop leaves processes behind."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
     services.stop()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.stack.process import StackError
+from infra.stack.process import StackError, uninterrupted
 from infra.stack.services import stack
 
 ROOT = Path(__file__).parents[2]
@@ -100,11 +100,12 @@ def call(command: Sequence[str], project: Path, environment: Mapping[str, str]) 
         "PYTHONPATH": str(project),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    with subprocess.Popen(words, cwd=project, env=own, start_new_session=True) as process:
-        try:
-            process.wait()
-        finally:
-            _end(process)
+    with uninterrupted():
+        process = subprocess.Popen(words, cwd=project, env=own, start_new_session=True)
+    try:
+        process.wait()
+    finally:
+        _end(process)
     if process.returncode != 0:
         raise StackError(f"`{shlex.join(command)}` ended with exit code {process.returncode}; the reason stands above.")
 

@@ -3,20 +3,22 @@
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks._environment import TELEMETRY_OFF
 
-SECONDS_TO_START = 300.0
+SECONDS_TO_START = 600.0  # MLflow takes ten seconds of a processor, which may have more to do
 SECONDS_TO_STOP = 30.0
 LINES_TOLD = 15
 # A person's own settings of a client are not those of a server.
 FOREIGN = ("AWS_", "DVC_", "MLFLOW_", "PG", "PREFECT_")
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StackError(Exception):
@@ -69,7 +71,7 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prepare()
         own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        with (self.folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log, uninterrupted():
             self._child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -80,7 +82,7 @@ class Service:
                 start_new_session=True,
                 umask=0o077,
             )
-        (self.folder / "process").write_text(f"{self._child.pid} {processes()[self._child.pid].started}")
+            (self.folder / "process").write_text(f"{self._child.pid} {processes()[self._child.pid].started}")
 
     def wait(self, patience: float = SECONDS_TO_START) -> None:
         """Return when it answers; raises StackError with the end of its log when it ends before, or within `patience` seconds does not."""
@@ -145,6 +147,23 @@ class Service:
         while more := {process.number for process in there.values() if process.parent in found} - found:
             found |= more
         return [there[each] for each in sorted(found)]
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let what would end this process wait until the block has ended, so that no process is started without being known."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that a signal interrupts
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in came:
+            signal.raise_signal(each)
 
 
 def processes() -> dict[int, Process]:
