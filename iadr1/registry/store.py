@@ -230,6 +230,7 @@ def _client(uri: str) -> Any:
     # MLflow would make an empty database where there is none.
     if store is None and not LOCAL.is_file():
         raise ModelError(f"{uri}: no registry: there is no {LOCAL} in {Path.cwd()}, and MLFLOW_TRACKING_URI is not set. {WAYS}")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # where the library is installed without the project's environment
     try:
         from mlflow import MlflowClient
     except ImportError as error:
