@@ -63,7 +63,7 @@ def _untaught(model: Path, into: Path) -> Path:
 def _tell_speed(model: Path, count: int, rounds: int, folder: Path) -> None:
     engine = VllmEngine(model, batch_size=BATCH, max_new_tokens=TOKENS, max_pixels=SIDE * SIDE)
     samples = tiny_samples(folder, count, side=SIDE)
-    ready = [engine._request(chat) for chat in _chats(samples)]
+    ready = [engine._request(chat) for chat in _Chats(samples)]
     ways: dict[str, Callable[[int], int]] = {
         "ours": lambda turn: _ours(engine, samples, folder / f"answers-{turn}"),
         "LLM.generate alone": lambda turn: _alone(engine, ready),
@@ -101,14 +101,23 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _chats(samples: Sequence[Sample]) -> list[Chat]:
-    return [prompts.messages(sample) for sample in samples]
+class _Chats(Sequence[Chat]):
+    """The chats about samples, each made when it is asked for, as the stage makes them."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, at: Any) -> Any:
+        return prompts.messages(self.samples[at])
 
 
 def _ours(engine: VllmEngine, samples: Sequence[Sample], folder: Path) -> int:
     """Ask and keep the answers; how many tokens they have."""
     answers, tokens = Answers(folder), 0
-    for some in engine.stream(_chats(samples)):
+    for some in engine.stream(_Chats(samples)):
         answers.add((samples[at].id, answer) for at, answer in some.items())
         tokens += sum(answer.tokens for answer in some.values())
     return tokens

@@ -41,16 +41,19 @@ class Side:
 
     def run(self, *command: str, told: bool = True) -> str:
         """What a command in this folder prints; raises CannotDecide with its last words when it fails."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD) or "TELEMETRY" in name}
-        # From the folder, not from where this process found its modules.
-        environment |= {"PYTHONPATH": str(self.folder)}
-        done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        done = self._ended(*command)
         if told:
             sys.stderr.write(done.stdout)
         if done.returncode != 0:
             last = (done.stdout.strip().splitlines() or ["its words stand above"])[-1]
             raise CannotDecide(f"`{' '.join(command[2:])}` ended with exit code {done.returncode} ({last}). Mend that first.")
         return done.stdout
+
+    def _ended(self, *command: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD) or "TELEMETRY" in name}
+        # From the folder, not from where this process found its modules.
+        environment |= {"PYTHONPATH": str(self.folder)}
+        return subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
 
     def pipeline(self) -> str:
         """The dvc.yaml of the experiment, which is composed first."""
@@ -61,30 +64,28 @@ class Side:
     def evaluations(self, *, locked: bool) -> Path:
         """The folder of predictions, made or brought up to date."""
         pipeline = self.pipeline()
+        # The group of all data sets; what comes after it would register.
+        target = f"{pipeline}:evaluate"
         if locked:
-            self._require_lock(pipeline)
-            self.run(sys.executable, "-m", "dvc", "pull", "--allow-missing", *self._evaluate(pipeline))
+            self._require_lock(pipeline, target)
+            self.run(sys.executable, "-m", "dvc", "pull", "--allow-missing", target)
         else:
-            pull = ["--pull"] if self.run(sys.executable, "-m", "dvc", "remote", "list", told=False).strip() else []
-            self.run(sys.executable, "-m", "dvc", "repro", *pull, "--allow-missing", *self._evaluate(pipeline))
+            self.run(sys.executable, "-m", "dvc", "repro", "--pull", "--allow-missing", target)
         params_file = (self.folder / pipeline).with_name("params.yaml")
         return self.folder / Workspace.of(load(params_file), params_file).predictions
 
-    def _evaluate(self, pipeline: str) -> list[str]:
-        """The targets before the registry."""
-        names = self.run(sys.executable, "-m", "dvc", "stage", "list", "--name-only", pipeline, told=False).split()
-        return [name if ":" in name else f"{pipeline}:{name}" for name in names if name.rpartition(":")[2].startswith("evaluate")]
-
-    def _require_lock(self, pipeline: str) -> None:
+    def _require_lock(self, pipeline: str, target: str) -> None:
         lock = str(Path(pipeline).with_name("dvc.lock"))
         kept = subprocess.run(["git", "ls-files", "--error-unmatch", lock], cwd=self.folder, capture_output=True, check=False)
         if kept.returncode != 0:
             raise CannotDecide(f"{lock} is not committed, so nothing says what was evaluated. Run without --locked, or `git add {lock}`.")
-        stale = stale_stages(
-            self.run(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", *self._evaluate(pipeline), told=False)
-        )
+        # Where a stage would run, DVC stops at what the next one would read of it.
+        dry = self._ended(sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", target)
+        stale = stale_stages(dry.stdout)
         if stale:
             raise CannotDecide(f"{lock} is out of date: {', '.join(stale)} would run. `dvc repro`, `dvc push`, and commit {lock}.")
+        if dry.returncode != 0:
+            raise CannotDecide(f"`dvc repro --dry {target}` ended with exit code {dry.returncode}; its words stand above. Mend that first.")
 
 
 def stale_stages(said: str) -> list[str]:

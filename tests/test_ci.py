@@ -12,6 +12,7 @@ import yaml
 
 from tasks import _gate
 from tasks._gate import Side, stale_stages
+from tests.test_chain import project  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -140,7 +141,7 @@ with Path(f"data/predictions/{sys.argv[1]}-0.jsonl").open("w") as lines:
     for number in range(200):
         yes = number < seen
         text = f"<think>{'There is a scratch.' if yes else 'Even.'}</think><answer>{'Yes' if yes else 'No'}</answer>"
-        row = {"id": f"{sys.argv[1]}/{number}", "dataset": sys.argv[1], "category": "part", "model": "sc_grpo", "anomalous": number < 100, "text": text}
+        row = {"sample_id": f"{sys.argv[1]}/{number}", "dataset": sys.argv[1], "category": "part", "model": "sc_grpo", "anomalous": number < 100, "text": text}
         print(json.dumps(row), file=lines)
 """
 GRAPH = """
@@ -217,3 +218,28 @@ def dvc(*arguments: str) -> None:
 
 def git_said(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+SMALL_GATES = """
+register:
+  gates:
+    mean_balanced_accuracy: 0.0
+    unreadable_answers: 100.0
+    no_regression: {points: 3.0, images: 20}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_real_chain_is_red_where_a_change_lowers_its_accuracy(project, monkeypatch, capfd):  # noqa: F811
+    """Answers are cut off after two tokens: what was trained is taken from DVC's run cache, and evaluated again."""
+    monkeypatch.chdir(project)
+    smoke = Path("experiments/smoke.yaml")
+    smoke.write_text(smoke.read_text() + SMALL_GATES)
+    git("commit", "-qam", "gates for few images")
+    git("tag", "before")
+    smoke.write_text(smoke.read_text().replace("max_new_tokens: 32", "max_new_tokens: 2"))
+    git("commit", "-qam", "faster answers")
+    assert _gate.main(["--base", "before", "--experiment", "smoke"]) == 3
+    report = Path("reports/gate/decision.md").read_text()
+    assert "| no_regression" in report and "**refused**" in report and report.strip() in capfd.readouterr().out

@@ -1,5 +1,6 @@
 """What looks like a secret: refused in parameters, replaced in texts, and in none of the project's files."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from iadr1.errors import ParamsError
 from iadr1.params import load, read
 
 ROOT = Path(__file__).parent.parent
+# The password of a server that lives as long as a test, on this machine.
+LOOPBACK = re.compile(r"[^\s/@]*@(127\.0\.0\.1|localhost)\b")
 # Put together here, so that this file holds none.
 EXAMPLES = {
     "a key of AWS": "AKIA" + "Q7" * 8,
@@ -80,5 +83,9 @@ def test_no_file_that_git_keeps_holds_a_secret():
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     files = [path for name in names if name and (path := ROOT / name).is_file() and path.stat().st_size < 1 << 20]
     assert len(files) > 100
-    found = {str(path.relative_to(ROOT)): kind for path in files if (kind := kind_of(path.read_text(encoding="utf-8", errors="ignore")))}
+    found = {
+        str(path.relative_to(ROOT)): kind
+        for path in files
+        if (kind := kind_of(LOOPBACK.sub("", path.read_text(encoding="utf-8", errors="ignore"))))
+    }
     assert found == {}

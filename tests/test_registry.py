@@ -16,14 +16,16 @@ from iadr1.errors import ModelError
 from iadr1.registry import lifecycle, named, registered
 from iadr1.registry.command import judge
 from iadr1.registry.store import Store
+from tasks import register
 from tests.evaluated import DATASETS, predictions
 from tests.registries import ORIGIN, added, uploaded
+from tests.test_tracking import evaluated, release
 
 ROOT = Path(__file__).parents[1]
 GATES = {
     "mean_balanced_accuracy": 60.0,
-    "no_regression": {"tolerance": 3.0, "images": 100},
-    "better_than_live": {"margin": 0.0, "images": 100},
+    "no_regression": {"points": 3.0, "images": 100},
+    "better_than_live": {"points": 0.0, "images": 100},
 }
 
 
@@ -222,27 +224,11 @@ def test_aliases_that_a_hand_has_set_are_told_and_put_right(home, capsys):
     assert model.run("repair", who=False) == 0 and model.state.production == 1
 
 
-# Each place where a power cut can come between two writes: the process kills itself instead of the n-th one.
-KILLED = """
-import os, signal, sys
-from iadr1.cli import main
-from mlflow import MlflowClient
-writes, last = [0], int(sys.argv[1])
-def counted(call):
-    def instead(self, *given, **named):
-        writes[0] += 1
-        if writes[0] == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(self, *given, **named)
-    return instead
-for name in ("create_registered_model", "create_model_version", "set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"):
-    setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 def killed_before(write, *command):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(write), *command], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    """How a command ended that was to be killed before that write."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed_writes", str(write), *command], check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     return done.returncode
 
 
@@ -252,7 +238,7 @@ def test_a_power_cut_at_any_point_leaves_one_live_version_and_the_next_run_finis
     for write in range(1, 20):
         model = Model(home, f"cut-{write}", [0.7, 0.9])
         model.to_production(1), model.run("promote", 2, "--to", "staging")
-        code = killed_before(write, *command, model.store.name)
+        code = killed_before(write, "iadr1", *command, model.store.name)
         live = named(f"models:/{model.store.name}@production").version
         aliases = model.store.aliases()
         assert live in (1, 2) and aliases["production"] in (1, 2)
@@ -260,6 +246,25 @@ def test_a_power_cut_at_any_point_leaves_one_live_version_and_the_next_run_finis
         assert model.run(*command[1:4], "production") == 0, "the next run finishes"
         assert (model.state.production, model.state.previous) == (2, 1)
         assert [one.action for one in model.store.history().entries] == ["stage", "promote", "stage", "promote"]
+        if code != -signal.SIGKILL:
+            break
+    assert code == 0 and write > 5
+
+
+@pytest.mark.slow
+def test_a_power_cut_at_any_point_of_a_registration_leaves_no_half_version_and_the_next_run_finishes(home):
+    for write in range(1, 20):
+        params, work = release(home, f"reg-{write}")
+        evaluated(work, right=9)
+        code = killed_before(write, "register", work.name)
+        store = Store.at(f"iad-r1-{work.name}")
+        for version in store.versions() if store.is_there() else []:
+            store.verify(version.number)
+            assert store.evaluation(version.number) and version.tags["release_run"], "what is there is whole"
+        assert set(store.aliases().values()) <= {1}
+        register.main(params, work)
+        history = store.history()
+        assert (len(store.versions()), history.state.staging, len(history.entries)) == (1, 1, 1) and store.shows(history.state)
         if code != -signal.SIGKILL:
             break
     assert code == 0 and write > 5
