@@ -40,6 +40,27 @@ def redacted(text: str, environment: Mapping[str, str]) -> str:
     return _ANY.sub("***", text)
 
 
+def unsafe(tree: object, at: tuple[str, ...] = ()) -> Iterator[str]:
+    """What must not stand in a parameter file: secrets, which are not repeated, and leave for a model to run code of its own."""
+    name = ".".join(at)
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from unsafe(value, (*at, str(key)))
+    elif isinstance(tree, list):
+        for place, value in enumerate(tree):
+            yield from unsafe(value, (*at, str(place)))
+    elif isinstance(tree, str) and (kind := kind_of(tree) or (at and is_secret_name(at[-1]) and "a secret")):
+        yield (
+            f"{name} holds what looks like {kind}. Parameters are kept in git, DVC and MLflow: remove it, revoke it if it is real, and put the "
+            "new one into the environment (docs/security.md)."
+        )
+    elif tree and at and at[-1] == "trust_remote_code":
+        yield (
+            f"{name}: no model runs code of its own here. Take a family that `iadr1 backbones` lists, whose code transformers has, at the "
+            "commit that stands there."
+        )
+
+
 def _secrets(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The longest first: one may be a part of another."""
     found = [(name, value) for name, value in environment.items() if is_secret_name(name) and len(value) >= SHORTEST]

@@ -168,13 +168,12 @@ def no_regression(case: Case, limit: Any) -> Finding:
         return unfit
     told, bounds = case.compared, case.compared["mean_difference_ci"]
     worse = [
-        f"{name} {row['difference']:+.1f} (McNemar p {row['mcnemar_p_holm']:.3f})"
+        f"{name} ({row['difference']:+.1f}, {_chance(row['mcnemar_p_holm'])})"
         for name, row in told["datasets"].items()
         if row["difference"] is not None and row["difference"] < -limit.tolerance and row["mcnemar_p_holm"] < SURE
     ]
     passed = bounds[0] >= -limit.tolerance and not worse
-    what = f"{_difference(case)}; {'at worst' if passed else 'it may be'} {bounds[0]:+.1f}, {_allowed(limit.tolerance)}"
-    reason = what + (f"; provably worse: {', '.join(worse)}" if worse else "")
+    reason = f"{_difference(case)}; down to {-limit.tolerance:g} is tolerated" + (f"; provably worse: {', '.join(worse)}" if worse else "")
     return Finding(-limit.tolerance, told["mean_difference"], bounds, PASSED if passed else REFUSED, reason)
 
 
@@ -284,8 +283,8 @@ def _difference(case: Case) -> str:
     return f"{told['mean_difference']:+.1f} points [{low:+.1f}, {high:+.1f}] against {case.live.name} on {images} same images"
 
 
-def _allowed(tolerance: float) -> str:
-    return f"{tolerance:g} worse is tolerated"
+def _chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def _same_answer(tally: Tally) -> float | None:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from iadr1.credentials import is_secret_name, kind_of
+from iadr1.credentials import unsafe
 from iadr1.errors import ParamsError
 
 # YAML 1.1 wants a point and a signed exponent: it reads 1e-6 as a text.
@@ -272,7 +272,8 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ParamsError(f"{path}: holds {type(tree).__name__}, not keys and values. See params.yaml for the form.")
     _refuse_numbers_as_text(tree, source=str(path))
-    _refuse_secrets(tree, source=str(path))
+    for problem in unsafe(tree):
+        raise ParamsError(f"{path}: {problem}")
     return tree
 
 
@@ -348,16 +349,6 @@ def _refuse_numbers_as_text(tree: Any, *, source: str, at: tuple[str, ...] = ())
         _refuse_numbers_as_text(value, source=source, at=(*at, str(key)))
     if isinstance(tree, str) and _FLOAT_AS_TEXT.fullmatch(tree):
         raise ParamsError(f"{source}: {'.'.join(at)} is the text '{tree}' to YAML 1.1, not a number; write {_as_yaml_float(tree)}.")
-
-
-def _refuse_secrets(tree: Any, *, source: str, at: tuple[str, ...] = ()) -> None:
-    for key, value in _children(tree):
-        _refuse_secrets(value, source=source, at=(*at, str(key)))
-    if isinstance(tree, str) and (kind := kind_of(tree) or (at and is_secret_name(at[-1]) and "a secret")):
-        raise ParamsError(
-            f"{source}: {'.'.join(at)} holds what looks like {kind}. Parameters are kept in git, DVC and MLflow: remove it, "
-            "revoke it if it is real, and put the new one into the environment (docs/security.md)."
-        )
 
 
 def _children(tree: Any) -> Iterator[tuple[Any, Any]]:

@@ -42,10 +42,11 @@ def main(params: Params, work: Workspace) -> None:
     models = summaries[params.evaluate.shots[0]]
     with stage_run(work, STAGE, params) as run:
         told, decision = _registered(run, params, work)
+        told["lineage"] = {**lineage_of(work), "run_id": run.run_id, "release_run": run.release_id}
         _write(work, summaries, told)
         _write_decision(work, decision)
         names = ("summary.json", "summary.md", "report.html", "comparison.md", "decision.json", "decision.md")
-        shown = evaluation(params, work)
+        shown = evaluation(params, work, registered=f"{told['name']} version {told['version']}")
         _write_page(work, shown)
         metrics = {
             f"{name}.{figure}": model[figure] for name, model in models.items() for figure in ("mean_balanced_accuracy", "hardest_third")

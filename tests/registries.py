@@ -27,3 +27,14 @@ def added(store: Store, folder: Path, answers: Iterable[Prediction], origin: Map
     """A version of such a folder, in a registry of this machine."""
     packed(folder, answers)
     return store.add(str(folder), {**origin, MANIFEST: text_of(manifest_under(folder))})
+
+
+def uploaded(store: Store, folder: Path, answers: Iterable[Prediction]) -> Version:
+    """A version of such a folder, uploaded to the artifacts of a server."""
+    import mlflow
+
+    mlflow.set_experiment("registries")
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(packed(folder, answers)), "version")
+        source = f"{run.info.artifact_uri}/version"
+    return store.add(source, {**ORIGIN, MANIFEST: text_of(manifest_under(folder))}, run_id=run.info.run_id)

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = list(GRAPH)
-PYTHON_FILES = sorted(path for folder in ("iadr1", "tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
+PYTHON_FILES = sorted(path for folder in ("iadr1", "tasks", "flows", "infra") for path in (ROOT / folder).rglob("*.py"))
 SLOW_TO_IMPORT = {
     "torch",
     "torchvision",

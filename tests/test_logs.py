@@ -46,10 +46,10 @@ def ran(folder: Path, then: str, **environment: str) -> tuple[subprocess.Complet
     [
         ("pass", 0, "done", None),
         (
-            "raise DatasetError('no images at s3://me:opensesame123@store')",
+            "raise DatasetError('the store refuses opensesame123')",
             1,
             "failed",
-            "prepare: no images at s3://me:$STORE_PASSWORD@store",
+            "prepare: the store refuses $STORE_PASSWORD",
         ),
         ("raise Stopped('stopped at step 3')", 143, "stopped", None),
         ("raise KeyError('opensesame123')", 1, "crashed", "KeyError: '$STORE_PASSWORD'"),

@@ -178,6 +178,10 @@ def test_the_summary_has_the_form_that_was_promised(mlflow_store):
     summary = json.loads((work.reports / "summary.json").read_text())
     model = summary["models"]["sc_grpo"]
     assert {"models", "registered"} == set(summary)
+    assert summary["registered"]["lineage"].items() >= lineage_of(work).items()
+    assert {"run_id", "release_run"} <= summary["registered"]["lineage"].keys()
+    page = (work.reports / "report.html").read_text()
+    assert f"iad-r1-summary version {summary['registered']['version']}" in page and "DVC lock" in page
     assert set(model["datasets"]) == set(DATASETS)
     assert {"n", "balanced_accuracy", "tpr", "tnr", "unreadable"} <= set(model["datasets"]["mvtec"])
     assert (model["mean_balanced_accuracy"], model["datasets"]["visa"]["tpr"], model["datasets"]["visa"]["tnr"]) == (95.0, 90.0, 100.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from iadr1.credentials import is_secret_name, kind_of
+from iadr1.credentials import kind_of, unsafe
 from iadr1.doctor.finding import Finding, Place
 from iadr1.doctor.packages import installed
 
@@ -144,18 +144,7 @@ def secrets(place: Place) -> Iterator[Finding]:
 def _secret_in(file: Path) -> str | None:
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        named = any(_named_secrets(yaml.safe_load(text)))
+        named = any("a secret" in problem for problem in unsafe(yaml.safe_load(text)))
     except yaml.YAMLError:
         named = False
     return kind_of(text) or ("a secret" if named else None)
-
-
-def _named_secrets(tree: object) -> Iterator[str]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if is_secret_name(str(key)) and isinstance(value, str):
-                yield str(key)
-            yield from _named_secrets(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _named_secrets(value)

@@ -149,7 +149,7 @@ def _list(options: argparse.Namespace) -> int:
     rows = [
         [
             str(version.number), history.state.stage(version.number), _alias(history, version.number), _time(version.made),
-            version.tags.get("gates", ""), version.tags.get("git_commit", "")[:8], version.tags.get("gates_reason", "")[:70],
+            version.tags.get("gates", ""), version.tags.get("git_commit", "")[:8], _why(version)[:90],
         ]
         for version in versions
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def _show(options: argparse.Namespace) -> int:
     from iadr1.decision import Decision
 
     print(f"{version}: {told['stage']}" + (f", alias {', '.join(told['aliases'])}" if told["aliases"] else ""))
-    shown = {key: value for key, value in told["tags"].items() if key not in ("manifest", "decision", "gates_reason")}
+    shown = {key: value for key, value in told["tags"].items() if key not in ("manifest", "decision")}
     print("".join(f"{key:<18} {value}\n" for key, value in sorted(shown.items())))
     print(_history_table(history.of_version(version.number)))
     if version.tags.get("decision"):
@@ -251,6 +251,13 @@ def _history_table(entries: "Sequence[Entry]") -> str:
         [str(one.number), _time(one.when), f"version {one.version} {_MEANT[one.action]}", one.who, one.why, one.origin] for one in entries
     ]
     return table(["entry", "when", "what", "who", "why", "from"], rows)
+
+
+def _why(version: "Version") -> str:
+    from iadr1.decision import Decision
+
+    told = version.tags.get("decision")
+    return Decision.from_json(told).summary if told else ""
 
 
 def _alias(history: "History", number: int) -> str:

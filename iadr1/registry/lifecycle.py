@@ -119,16 +119,15 @@ def _try(store: Store, entry: Entry) -> None:
     try:
         if store.history().head == entry.after:
             store.append(entry)
-    except Unanswered as error:
-        # It may have been written all the same. A registry that is gone says so at the next reading.
-        if not store.is_there():
-            raise error from error
+    except Unanswered:
+        # It may have been written all the same: the next reading tells, or says that the registry is gone.
+        return
 
 
 def _finished(store: Store, version: int, *, done: bool, decision: Decision | None, mirror: bool) -> Outcome:
     history = repair(store, mirror=mirror)
     if decision:
-        store.tag(version, {"gates": decision.verdict, "gates_reason": decision.summary[:4000], "decision": decision.to_json()})
+        store.tag(version, {"gates": decision.verdict, "decision": decision.to_json()})
     return Outcome(version, history.state.stage(version), done, decision)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -77,14 +78,20 @@ class Store:
             )
             said = f"{entry.action} version {entry.version}, by {entry.who}: {entry.why}"
             self.client.create_model_version(
-                f"{self.name}.history", f"urn:iadr1:{self.name}:{entry.version}", tags=entry.tags(), description=said[:4000]
+                f"{self.name}.history",
+                f"urn:iadr1:{self.name}:{entry.version}",
+                tags=entry.tags(),
+                description=said[:4000],
+                await_creation_for=0,
             )
 
     def add(self, source: str, tags: Mapping[str, str], *, run_id: str | None = None, model_id: str | None = None) -> Version:
         """A new version, which is there with all its tags or not at all."""
         with _told(self.name):
             _make(self.client, self.name, "Industrial inspector that explains itself (iadr1)")
-            made = self.client.create_model_version(self.name, source, run_id=run_id, tags=dict(tags), model_id=model_id)
+            made = self.client.create_model_version(
+                self.name, source, run_id=run_id, tags=dict(tags), model_id=model_id, await_creation_for=0
+            )
             return _version(made)
 
     def versions(self) -> list[Version]:
@@ -273,7 +280,8 @@ def _hashes(root: Path) -> dict[str, str]:
 
 
 def _is_local(uri: str) -> bool:
-    return "://" not in uri or uri.startswith("file:")
+    # mlflow-artifacts:/1/… names a server without a host.
+    return urlsplit(uri).scheme in ("", "file")
 
 
 def _kept(uri: str) -> Path:

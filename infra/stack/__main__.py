@@ -20,11 +20,13 @@ KEPT, RUN = Path(".stack/kept"), Path(".stack/run")
 
 def up(services: Stack, folder: Path) -> None:
     """Start what does not run, and leave it running."""
+    ready = False
     try:
         services.start()
-    except BaseException:
-        stop(services)
-        raise
+        ready = True
+    finally:
+        if not ready:
+            stop(services)
     show(services)
     print(f"\nFor a shell:  set -a; . {folder / 'env'}; set +a\nTo stop them: python -m infra.stack down --folder {folder}")
 

@@ -102,16 +102,15 @@ def call(command: Sequence[str], project: Path, environment: Mapping[str, str]) 
     }
     with subprocess.Popen(words, cwd=project, env=own, start_new_session=True) as process:
         try:
-            code = process.wait()
-        except BaseException:
+            process.wait()
+        finally:
             _end(process)
-            raise
-    if code != 0:
-        raise StackError(f"`{' '.join(command)}` ended with exit code {code}; the reason stands above.")
+    if process.returncode != 0:
+        raise StackError(f"`{shlex.join(command)}` ended with exit code {process.returncode}; the reason stands above.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS_TO_STOP)
     with suppress(ProcessLookupError):

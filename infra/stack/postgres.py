@@ -47,6 +47,7 @@ def make_cluster(folder: Path, *, password: str, databases: Sequence[str]) -> No
             "--auth=scram-sha-256",
             f"--pwfile={secret}",
             "--encoding=UTF8",
+            "--no-sync",
             "--no-locale",
         )
     finally:

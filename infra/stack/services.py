@@ -6,10 +6,10 @@ import secrets
 import shutil
 import socket
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGINT
@@ -137,7 +137,7 @@ def answers(url: str, authorization: str | None = None) -> bool:
     try:
         with _direct.open(urllib.request.Request(url, headers=headers), timeout=SECONDS_OF_AN_ANSWER) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
+    except (OSError, HTTPException):
         return False
 
 
@@ -194,20 +194,7 @@ def _mlflow(folder: Path, settings: Settings) -> Service:
         "mlflow",
         home,
         port,
-        (
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-            "--app-name",
-            "basic-auth",
-        ),
+        _python(f"mlflow server --host 127.0.0.1 --port {port} --workers 1 --app-name basic-auth"),
         environment,
         lambda: answers(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1", f"{ADMIN}:{password}"),
         secrets=tuple(settings.secrets.values()),
@@ -231,11 +218,15 @@ def _prefect(folder: Path, settings: Settings) -> Service:
         "prefect",
         home,
         port,
-        (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        _python(f"prefect server start --host 127.0.0.1 --port {port}"),
         environment,
         lambda: answers(f"http://127.0.0.1:{port}/api/ready", account),
         secrets=tuple(settings.secrets.values()),
     )
+
+
+def _python(module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *module.split())
 
 
 def on_postgres() -> bool:

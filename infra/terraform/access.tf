@@ -1,4 +1,4 @@
-# Who may do what. Nobody has a key: pods get their rights from the service account `iadr1`, the continuous integration from its own token.
+# Who may do what. Nobody has a key: pods get their rights by their service account.
 data "aws_iam_policy_document" "cluster_trust" {
   statement {
     actions = ["sts:AssumeRole"]
@@ -40,6 +40,20 @@ resource "aws_iam_role" "cluster" {
 resource "aws_iam_role_policy_attachment" "cluster" {
   role       = aws_iam_role.cluster.name
   policy_arn = "arn:${data.aws_partition.here.partition}:iam::aws:policy/AmazonEKSClusterPolicy"
+}
+
+# The cluster's own secrets are encrypted with the key.
+data "aws_iam_policy_document" "cluster_key" {
+  statement {
+    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ListGrants", "kms:DescribeKey"]
+    resources = [aws_kms_key.this.arn]
+  }
+}
+
+resource "aws_iam_role_policy" "cluster_key" {
+  name   = "key"
+  role   = aws_iam_role.cluster.id
+  policy = data.aws_iam_policy_document.cluster_key.json
 }
 
 resource "aws_iam_role" "node" {
@@ -96,4 +110,22 @@ resource "aws_eks_pod_identity_association" "pods" {
   namespace       = "iadr1"
   service_account = "iadr1"
   role_arn        = aws_iam_role.pods.arn
+}
+
+# The driver of the shared folder makes a directory for each claim.
+resource "aws_iam_role" "folders" {
+  name               = "${var.name}-folders"
+  assume_role_policy = data.aws_iam_policy_document.pod_trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "folders" {
+  role       = aws_iam_role.folders.name
+  policy_arn = "arn:${data.aws_partition.here.partition}:iam::aws:policy/service-role/AmazonEFSCSIDriverPolicy"
+}
+
+resource "aws_eks_pod_identity_association" "folders" {
+  cluster_name    = aws_eks_cluster.this.name
+  namespace       = "kube-system"
+  service_account = "efs-csi-controller-sa"
+  role_arn        = aws_iam_role.folders.arn
 }

@@ -5,9 +5,10 @@ resource "aws_budgets_budget" "month" {
   limit_unit   = "USD"
   time_unit    = "MONTHLY"
 
+  # Counts what carries the tag `project`, once the account's billing has been told to (cost allocation tags).
   cost_filter {
     name   = "TagKeyValue"
-    values = ["user:project$${var.name}"]
+    values = [format("user:project$%s", var.name)]
   }
 
   dynamic "notification" {

@@ -28,7 +28,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  depends_on = [aws_cloudwatch_log_group.cluster, aws_iam_role_policy_attachment.cluster]
+  depends_on = [aws_cloudwatch_log_group.cluster, aws_iam_role_policy_attachment.cluster, aws_iam_role_policy.cluster_key]
 }
 
 # vpc-cni: the policies of infra/k8s/base/network.yaml; the pod identity agent: rights of pods without keys.

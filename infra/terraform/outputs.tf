@@ -24,6 +24,11 @@ output "cluster" {
 }
 
 output "workspace" {
-  description = "The file system behind the claim `iadr1`."
+  description = "fileSystemId of infra/k8s/overlays/aws/storage.yaml."
   value       = aws_efs_file_system.workspace.id
+}
+
+output "images" {
+  description = "In infra/k8s/overlays/aws: kustomize edit set image iadr1=THIS"
+  value       = aws_ecr_repository.this.repository_url
 }

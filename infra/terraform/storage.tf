@@ -113,3 +113,18 @@ resource "aws_s3_bucket_policy" "this" {
   policy     = data.aws_iam_policy_document.encrypted_only[each.key].json
   depends_on = [aws_s3_bucket_public_access_block.this]
 }
+
+# The images of infra/images: a tag, once pushed, stays what it is.
+resource "aws_ecr_repository" "this" {
+  name                 = var.name
+  image_tag_mutability = "IMMUTABLE"
+
+  image_scanning_configuration {
+    scan_on_push = true
+  }
+
+  encryption_configuration {
+    encryption_type = "KMS"
+    kms_key         = aws_kms_key.this.arn
+  }
+}
