@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from iadr1.report_tables import table
-from infra.stack.services import NEEDS
 
 HERE = Path(__file__).parent
 INFRA = HERE.parent / "infra"
@@ -21,7 +20,6 @@ def document() -> str:
         "always": _bill(costs["always"], "all of it, each month"),
         "release": _bill(costs["release"], "a release"),
         "months": _months(costs),
-        "packages": " ".join(f"'{package}'" for package in NEEDS.values()),
         "secret_keys": ", ".join(f"`{key}`" for key in secret_keys()),
         "variables": _variables(),
     }.items():

@@ -47,7 +47,7 @@ def _gate(options: argparse.Namespace) -> int:
     shots = params.evaluate.shots[0]
     candidate = evaluation(options.candidate, shots=shots, model=options.model)
     live = None if _nothing(options.live) else evaluation(options.live, shots=shots, model=options.model)
-    decision = decide(case_of(candidate, live, params), params.register.gates.limits, to=options.to)
+    decision = decide(case_of(candidate, live, params), dict(params.register.gates), to=options.to)
     if options.output:
         from iadr1.samples import write_lines
 

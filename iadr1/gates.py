@@ -162,30 +162,30 @@ def lineage_complete(case: Case, limit: bool) -> Finding:
 
 
 def no_regression(case: Case, limit: Any) -> Finding:
-    """On the same images the candidate is worse by no more than the tolerance: in the mean for certain, on no data set provably."""
-    unfit = _incomparable(case, limit.images, -limit.tolerance)
+    """On the same images the candidate is worse by no more than the points: in the mean for certain, on no data set provably."""
+    unfit = _incomparable(case, limit.images, -limit.points)
     if unfit:
         return unfit
     told, bounds = case.compared, case.compared["mean_difference_ci"]
     worse = [
         f"{name} ({row['difference']:+.1f}, {_chance(row['mcnemar_p_holm'])})"
         for name, row in told["datasets"].items()
-        if row["difference"] is not None and row["difference"] < -limit.tolerance and row["mcnemar_p_holm"] < SURE
+        if row["difference"] is not None and row["difference"] < -limit.points and row["mcnemar_p_holm"] < SURE
     ]
-    passed = bounds[0] >= -limit.tolerance and not worse
-    reason = f"{_difference(case)}; down to {-limit.tolerance:g} is tolerated" + (f"; provably worse: {', '.join(worse)}" if worse else "")
-    return Finding(-limit.tolerance, told["mean_difference"], bounds, PASSED if passed else REFUSED, reason)
+    passed = bounds[0] >= -limit.points and not worse
+    reason = f"{_difference(case)}; down to {-limit.points:g} is tolerated" + (f"; provably worse: {', '.join(worse)}" if worse else "")
+    return Finding(-limit.points, told["mean_difference"], bounds, PASSED if passed else REFUSED, reason)
 
 
 def better_than_live(case: Case, limit: Any) -> Finding:
-    """On the same images the candidate is better by more than the margin, for certain: a tie is none."""
-    unfit = _incomparable(case, limit.images, limit.margin)
+    """On the same images the candidate is better by more than the points, for certain: a tie is none."""
+    unfit = _incomparable(case, limit.images, limit.points)
     if unfit:
         return unfit
     told, bounds = case.compared, case.compared["mean_difference_ci"]
-    passed = bounds[0] > limit.margin
-    reason = f"{_difference(case)}; {'certainly' if passed else 'not certainly'} more than {limit.margin:g} points better"
-    return Finding(limit.margin, told["mean_difference"], bounds, PASSED if passed else REFUSED, reason)
+    passed = bounds[0] > limit.points
+    reason = f"{_difference(case)}; {'certainly' if passed else 'not certainly'} more than {limit.points:g} points better"
+    return Finding(limit.points, told["mean_difference"], bounds, PASSED if passed else REFUSED, reason)
 
 
 GATES: dict[str, Gate] = {

@@ -195,17 +195,10 @@ class ClassFloor(Section):
     images: int = Field(ge=1)
 
 
-class NoRegression(Section):
-    """By how many points of mean balanced accuracy a candidate may be worse than the live model on the same images, and how many it takes."""
+class Compared(Section):
+    """By how many points of mean balanced accuracy a candidate may be worse than the live model, or has to be better, on so many same images."""
 
-    tolerance: float = Field(ge=0)
-    images: int = Field(ge=2)
-
-
-class Better(Section):
-    """By more than how many points a candidate has to be better, and how many images it takes."""
-
-    margin: float = Field(ge=0)
+    points: float = Field(ge=0)
     images: int = Field(ge=2)
 
 
@@ -223,13 +216,8 @@ class Gates(Section):
     location_accuracy: float | None = None
     type_accuracy: float | None = None
     seconds: float | None = None
-    no_regression: NoRegression | None = None
-    better_than_live: Better | None = None
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """The limit of each gate by its name."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+    no_regression: Compared | None = None
+    better_than_live: Compared | None = None
 
 
 class Register(Section):

@@ -91,7 +91,7 @@ def _moved(store: Store, version: Version, params: Params, *, is_new: bool) -> t
 
 def _decision(store: Store, number: int, live: int | None, params: Params) -> Decision:
     beside = None if live is None else registered_evaluation(store, live)
-    return decide(case_of(registered_evaluation(store, number), beside, params), params.register.gates.limits, to=STAGING)
+    return decide(case_of(registered_evaluation(store, number), beside, params), dict(params.register.gates), to=STAGING)
 
 
 def summed_up(report: EvalReport) -> dict[str, Summary]:

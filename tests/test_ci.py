@@ -225,7 +225,7 @@ register:
   gates:
     mean_balanced_accuracy: 0.0
     unreadable_answers: 100.0
-    no_regression: {tolerance: 3.0, images: 20}
+    no_regression: {points: 3.0, images: 20}
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from iadr1.cli import main
 from iadr1.decision import NOT_APPLICABLE, PASSED, REFUSED, UNDECIDED, Decision, Finding, of_findings
 from iadr1.gates import GATES, LINEAGE, Case, Evaluation, decide
-from iadr1.params import Better, ClassFloor, Gates, NoRegression, load
+from iadr1.params import ClassFloor, Compared, Gates, load
 from tests.evaluated import DATASETS, folder, predictions
 
 ROOT = Path(__file__).parents[1]
@@ -84,31 +84,31 @@ PASS, NO, UNKNOWN, NA = PASSED, REFUSED, UNDECIDED, NOT_APPLICABLE
         ("lineage_complete", True, case(facts=FACTS), PASS, "commit: abc"),
         ("lineage_complete", True, case(facts={**FACTS, "git_commit": "none"}), NO, "unknown: git_commit"),
         ("lineage_complete", True, case(facts={}), NO, "unknown: git_commit, params_sha256"),
-        ("no_regression", NoRegression(tolerance=3.0, images=100), case(), NA, "nothing is live yet"),
-        ("no_regression", NoRegression(tolerance=3.0, images=100), case(live=GOOD), PASS, "+0.0 points [+0.0, +0.0] against old on 400"),
-        ("no_regression", NoRegression(tolerance=3.0, images=100), case(predictions(skill=0.5), GOOD), NO, "provably worse: mvtec"),
-        ("no_regression", NoRegression(tolerance=3.0, images=100), case(predictions(skill=0.9), GOOD), PASS, "down to -3 is tolerated"),
+        ("no_regression", Compared(points=3.0, images=100), case(), NA, "nothing is live yet"),
+        ("no_regression", Compared(points=3.0, images=100), case(live=GOOD), PASS, "+0.0 points [+0.0, +0.0] against old on 400"),
+        ("no_regression", Compared(points=3.0, images=100), case(predictions(skill=0.5), GOOD), NO, "provably worse: mvtec"),
+        ("no_regression", Compared(points=3.0, images=100), case(predictions(skill=0.9), GOOD), PASS, "down to -3 is tolerated"),
         (
             "no_regression",
-            NoRegression(tolerance=3.0, images=401),
+            Compared(points=3.0, images=401),
             case(live=GOOD),
             UNKNOWN,
             "400 images were answered by both; at least 401",
         ),
-        ("no_regression", NoRegression(tolerance=3.0, images=2), case(live=told(dataset="x")), UNKNOWN, "0 images were answered by both"),
+        ("no_regression", Compared(points=3.0, images=2), case(live=told(dataset="x")), UNKNOWN, "0 images were answered by both"),
         (
             "no_regression",
-            NoRegression(tolerance=3.0, images=2),
+            Compared(points=3.0, images=2),
             case(live=told(visibility=0.5)),
             UNKNOWN,
             "other images under the same id",
         ),
-        ("better_than_live", Better(margin=0.0, images=100), case(live=GOOD), NO, "not certainly more than 0 points better"),
-        ("better_than_live", Better(margin=0.0, images=100), case(predictions(skill=0.95), GOOD), PASS, "certainly more than 0"),
-        ("better_than_live", Better(margin=20.0, images=100), case(predictions(skill=0.95), GOOD), NO, "not certainly more than 20"),
+        ("better_than_live", Compared(points=0.0, images=100), case(live=GOOD), NO, "not certainly more than 0 points better"),
+        ("better_than_live", Compared(points=0.0, images=100), case(predictions(skill=0.95), GOOD), PASS, "certainly more than 0"),
+        ("better_than_live", Compared(points=20.0, images=100), case(predictions(skill=0.95), GOOD), NO, "not certainly more than 20"),
         (
             "better_than_live",
-            Better(margin=0.0, images=100),
+            Compared(points=0.0, images=100),
             case(predictions(skill=0.81), GOOD),
             NO,
             "not certainly",
@@ -132,7 +132,7 @@ def test_a_class_with_few_images_is_told_and_not_judged():
 
 
 def test_the_seed_of_a_training_does_not_make_other_images():
-    found = GATES["no_regression"](case(predictions(skill=0.8, seed=0), told(seed=7)), NoRegression(tolerance=1.0, images=100))
+    found = GATES["no_regression"](case(predictions(skill=0.8, seed=0), told(seed=7)), Compared(points=1.0, images=100))
     assert found.verdict == PASSED
 
 
@@ -146,7 +146,7 @@ def test_a_decision_passes_only_when_something_passed_and_nothing_speaks_against
 
 
 def test_staging_does_not_ask_whether_it_is_better():
-    limits = {"mean_balanced_accuracy": 50.0, "better_than_live": Better(margin=0.0, images=100)}
+    limits = {"mean_balanced_accuracy": 50.0, "better_than_live": Compared(points=0.0, images=100)}
     assert decide(case(live=GOOD), limits, to="staging").verdict == PASSED
     assert decide(case(live=GOOD), limits, to="production").verdict == REFUSED
 
@@ -238,5 +238,5 @@ def test_the_gate_needs_no_torch_and_no_mlflow(project):
 
 
 def test_the_shipped_limits_can_be_read_and_ask_every_gate_but_latency():
-    limits = load(ROOT / "params.yaml").register.gates.limits
+    limits = dict(load(ROOT / "params.yaml").register.gates)
     assert [name for name, limit in limits.items() if limit is None] == ["seconds"]

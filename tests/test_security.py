@@ -125,6 +125,14 @@ def test_commands_reach_nobody(tmp_path, command):
 
 
 @pytest.mark.slow
+def test_the_library_alone_reaches_nobody_either(tmp_path):
+    """Without what `make setup` does for a process: `pip install iadr1` and a store of models."""
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    done, noted = guarded(tmp_path, sys.executable, "-m", "iadr1", "registry", "list", protected=False, **store)
+    assert noted == [] and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.timeout(3600)
 def test_a_whole_release_reaches_nobody(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iadr1.errors import ReportError
-from iadr1.params import Gates, NoRegression, Params, load
+from iadr1.params import Compared, Gates, Params, load
 from iadr1.report import EvalReport, Prediction, write_predictions
 from iadr1.samples import Sample, write_samples
 from tasks import register
@@ -23,7 +23,7 @@ def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Works
     """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
     home = SHIPPED.experiment.model_copy(update={"name": name})
     evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS, "models": ["base", "sc_grpo"]})
-    gates = Gates(mean_balanced_accuracy=floor, no_regression=NoRegression(tolerance=3.0, images=20))
+    gates = Gates(mean_balanced_accuracy=floor, no_regression=Compared(points=3.0, images=20))
     params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=SHIPPED.register.model_copy(update={"gates": gates}))
     here = folder / name
     (here / "models" / "sc_grpo").mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ def judge(store: "Store", params: "Params", *, to: str, live_report: str | None 
         beside = None if live is None else known(live)
         if beside is not None and live_report:
             beside = evaluation(live_report, shots=params.evaluate.shots[0])
-        return decide(case_of(known(version), beside, params), params.register.gates.limits, to=to)
+        return decide(case_of(known(version), beside, params), dict(params.register.gates), to=to)
 
     return judged
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from iadr1.decision import PASSED, Decision
 from iadr1.errors import ModelError
 from iadr1.registry.history import Entry, History
-from iadr1.registry.states import PRODUCTION, STAGING, Action
+from iadr1.registry.states import PRODUCTION, Action
 from iadr1.registry.store import Store, Unanswered
 
 # Takes a version and the live one (None: nothing is live) at the moment of the promotion.
@@ -17,6 +17,7 @@ Judge = Callable[[int, int | None], Decision]
 Choice = Callable[[History], int]
 
 ATTEMPTS = 200  # of one among many that change the registry at once; each attempt lets one of them through
+UNANSWERED = 20  # of these: of a registry that is busy, or answers none of them
 PAUSE = 0.05  # seconds, for the first of them
 
 
@@ -91,44 +92,43 @@ def _carried_out(
 ) -> Outcome:
     if not who.strip() or not why.strip():
         raise ModelError("who and why: an entry of the history names a person or a program, and a reason. Give --who NAME and --why TEXT.")
-    identity, verified = uuid4().hex, set[int]()
+    identity, verified, unanswered = uuid4().hex, set[int](), 0
     decision: Decision | None = None
     for attempt in range(ATTEMPTS):
         history = store.history()
         if history.holds(identity):
-            entry = next(entry for entry in history.entries if entry.id == identity)
-            return _finished(store, entry.version, done=True, decision=decision, mirror=mirror)
+            done = next(entry for entry in history.entries if entry.id == identity)
+            return _finished(store, done.version, done=True, decision=decision, mirror=mirror)
         version = store.version(choice(history)).number
         if history.state.already(action, version):
-            return _finished(store, version, done=False, decision=None, mirror=mirror)
+            return _finished(store, version, done=False, mirror=mirror)
         history.state.after(action, version)
         if action != "archive" and version not in verified:
             store.verify(version)
             verified.add(version)
         decision = judge(version, history.state.production) if judge else None
+        if decision:
+            store.tag(version, {"gates": decision.verdict, "decision": decision.to_json()})
         if decision and decision.verdict != PASSED:
             return _finished(store, version, done=False, decision=decision, mirror=mirror)
-        _try(store, history.next(Entry(identity, action, version, 0, who, why, decision=decision.to_json() if decision else "")))
+        entry = history.next(Entry(identity, action, version, 0, who, why, decision=decision.to_json() if decision else ""))
+        unanswered += not _tried(store, entry, patient=unanswered < UNANSWERED)
         if attempt:
             time.sleep(random.uniform(0, PAUSE * min(attempt, 20)))
     raise ModelError(f"{store.name}: others change the registry all the time; {ATTEMPTS} attempts came too late. Try again.")
 
 
-def _try(store: Store, entry: Entry) -> None:
-    """Write an entry, unless one came in between already; whether it counts is read from the history."""
-    try:
-        if store.history().head == entry.after:
+def _tried(store: Store, entry: Entry, *, patient: bool) -> bool:
+    """Write an entry, unless one came in between already; False when the registry did not answer: the next reading tells whether it was written."""
+    if store.history().head == entry.after:
+        try:
             store.append(entry)
-    except Unanswered:
-        # It may have been written all the same: the next reading tells, or says that the registry is gone.
-        return
+        except Unanswered:
+            if not patient:
+                raise
+            return False
+    return True
 
 
-def _finished(store: Store, version: int, *, done: bool, decision: Decision | None, mirror: bool) -> Outcome:
-    history = repair(store, mirror=mirror)
-    if decision:
-        store.tag(version, {"gates": decision.verdict, "decision": decision.to_json()})
-    return Outcome(version, history.state.stage(version), done, decision)
-
-
-__all__ = ["PRODUCTION", "STAGING", "Outcome", "archive", "number", "previous", "promote", "repair", "rollback", "staged"]
+def _finished(store: Store, version: int, *, done: bool, mirror: bool, decision: Decision | None = None) -> Outcome:
+    return Outcome(version, repair(store, mirror=mirror).state.stage(version), done, decision)

@@ -70,29 +70,16 @@ class Store:
 
     def append(self, entry: Entry) -> None:
         """Write an entry, which counts if no other one came in between; look with `history`."""
+        about = f"The history of {self.name}, an entry a version. Written by `iadr1 registry`; never edit."
+        said = f"{entry.action} version {entry.version}, by {entry.who}: {entry.why}"[:4000]
         with _told(f"the history of {self.name}"):
-            _make(
-                self.client,
-                f"{self.name}.history",
-                f"The history of {self.name}, an entry a version. Written by `iadr1 registry`; never edit.",
-            )
-            said = f"{entry.action} version {entry.version}, by {entry.who}: {entry.why}"
-            self.client.create_model_version(
-                f"{self.name}.history",
-                f"urn:iadr1:{self.name}:{entry.version}",
-                tags=entry.tags(),
-                description=said[:4000],
-                await_creation_for=0,
-            )
+            self._create(f"{self.name}.history", about, f"iadr1:/{self.name}/{entry.version}", entry.tags(), description=said)
 
     def add(self, source: str, tags: Mapping[str, str], *, run_id: str | None = None, model_id: str | None = None) -> Version:
         """A new version, which is there with all its tags or not at all."""
+        about = "Industrial inspector that explains itself (iadr1)"
         with _told(self.name):
-            _make(self.client, self.name, "Industrial inspector that explains itself (iadr1)")
-            made = self.client.create_model_version(
-                self.name, source, run_id=run_id, tags=dict(tags), model_id=model_id, await_creation_for=0
-            )
-            return _version(made)
+            return _version(self._create(self.name, about, source, dict(tags), run_id=run_id, model_id=model_id))
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
@@ -189,6 +176,22 @@ class Store:
             )
         return _model(version, root)
 
+    def _create(self, name: str, about: str, source: str, tags: dict[str, str], **more: Any) -> Any:
+        """A version of a registered model, which is made for the first one."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.create_model_version(name, source, tags=tags, await_creation_for=0, **more)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        try:
+            self.client.create_registered_model(name, description=about)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return self.client.create_model_version(name, source, tags=tags, await_creation_for=0, **more)
+
     def _known(self) -> list[Any]:
         return list(self.client.search_registered_models(f"name = '{self.name}'"))
 
@@ -227,6 +230,7 @@ def _client(uri: str) -> Any:
     # MLflow would make an empty database where there is none.
     if store is None and not LOCAL.is_file():
         raise ModelError(f"{uri}: no registry: there is no {LOCAL} in {Path.cwd()}, and MLFLOW_TRACKING_URI is not set. {WAYS}")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # where the library is installed without the project's environment
     try:
         from mlflow import MlflowClient
     except ImportError as error:
@@ -234,6 +238,14 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each of a hundred small files
     local = f"sqlite:///{LOCAL.absolute()}"
     return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or store or local, store or local)
+
+
+class Unanswered(ModelError):
+    """A request whose answer did not come, or was that the registry is busy; whether it was carried out is not known."""
+
+
+# MLflow's client calls it an internal error when a server cannot be reached; a busy database is unavailable.
+_UNKNOWN = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 
 
 @contextmanager
@@ -244,24 +256,10 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise Unanswered(
+        kind = Unanswered if getattr(error, "error_code", None) in _UNKNOWN else ModelError
+        raise kind(
             f"{what}: the registry does not give it ({(str(error).splitlines() or [''])[0]}). Look with `mlflow ui`. {WAYS}"
         ) from error
-
-
-class Unanswered(ModelError):
-    """A request that the registry refused or did not answer; whether it was carried out is not known."""
-
-
-def _make(client: Any, name: str, description: str) -> None:
-    """A registered model, unless it is there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name, description=description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
 
 
 def _version(found: Any) -> Version:
