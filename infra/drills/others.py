@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.drills.commands import BUSY, Failed
 from infra.drills.kills import KILLED
-from infra.drills.scene import MODEL, NAME, Scene, faketime, flip, refused
+from infra.drills.scene import ANSWER, MODEL, NAME, Scene, faketime, flip, refused
 
 COMPLETE = "COMPLETE"  # marks a checkpoint as whole
 FORWARD, BACK = "+400d", "-2d"
@@ -48,7 +48,7 @@ def two_releases(scene: Scene) -> str:
 
 def two_promotions(scene: Scene) -> str:
     """Two versions: both to staging at once, then what is staging to production at once, by two people each time."""
-    for tokens in (16, 12):
+    for tokens in (ANSWER, ANSWER - 16):
         scene.write_experiment(register={"name": scene.model}, evaluate={"max_new_tokens": tokens})
         refused(scene.release().ended(), code=0)
     numbers = [version.number for version in scene.versions()]

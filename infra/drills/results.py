@@ -16,8 +16,8 @@ def result(project: Path, name: str) -> dict[str, str]:
 
 
 def is_of_a_version(path: Path) -> bool:
-    """Whether a file tells of a version beside others, not of a result: the decision, and pages that hold the time at which they were made."""
-    return path.stem == "decision" or path.suffix == ".html" or "data_docs" in path.parts
+    """Whether a file tells of a run or a version beside others, not of a result: a decision, a lineage, and pages that hold the time they were made."""
+    return path.stem == "decision" or path.suffix == ".html" or bool({"data_docs", "lineage"} & set(path.parts))
 
 
 def content(path: Path) -> bytes:

@@ -30,16 +30,17 @@ STAGES = ("fetch", "prepare", "validate", "pa_sft", "sc_grpo", "evaluate", "regi
 MODEL = "model.safetensors"
 SHORTENED = Path(__file__).with_name("shortened")
 PARTS_OF = 5 << 20  # bytes, the least that S3 takes; so that the small model is uploaded in parts, as large ones are
+ANSWER = 64  # tokens, in which the small backbone can say all
 SOURCE = {"parts": {"layout": "mvtec", "folder": "."}}
 EXPERIMENT: dict[str, Any] = {
     "fetch": {"source": "s3", "path": f"s3://{DATA}/parts", "manifest": "parts.csv"},
     "prepare": {"train": SOURCE, "pa_sft_rows": 8, "sc_grpo_rows": 8, "validation_rows": 4},
     "validate": {"minimum_rows": 4},
-    "pa_sft": {"global_batch_size": 4, "per_device_train_batch_size": 4, "max_steps": 3, "save_steps": 1, "warmup_steps": 0},
+    "pa_sft": {"global_batch_size": 4, "per_device_train_batch_size": 4, "max_steps": 3, "save_steps": 1, "warmup_steps": 0, "logging_steps": 1},
     "sc_grpo": {
-        "global_batch_size": 8, "per_device_train_batch_size": 8, "max_completion_length": 16, "max_steps": 2, "save_steps": 1, "warmup_steps": 0,
+        "global_batch_size": 8, "per_device_train_batch_size": 8, "max_completion_length": ANSWER, "max_steps": 2, "save_steps": 1, "warmup_steps": 0,
     },
-    "evaluate": {"datasets": SOURCE, "models": ["base", "sc_grpo"], "max_new_tokens": 16},
+    "evaluate": {"datasets": SOURCE, "models": ["base", "sc_grpo"], "max_new_tokens": ANSWER},
     "register": {"gates": {"data_validated": True, "lineage_complete": True}},
 }  # fmt: skip
 
