@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
+.PHONY: help setup run table stack gate doctor test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,16 @@ run: setup ## Run what is not up to date, from images to a registered inspector 
 
 table: setup ## Run or resume a table of the paper and print ours beside it (T=3; SEEDS=0,1,2 PROFILE=<experiment>)
 	@$(BIN)/python -m flows.table "$(T)" --seeds "$(or $(SEEDS),0,1,2)" $(if $(filter-out cpu,$(PROFILE)),--profile "$(PROFILE)")
+
+stack: setup ## Show a release, a promotion and a rollback on PostgreSQL, MLflow, Prefect and an S3 server of this machine
+	@$(BIN)/python -m infra.stack run $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)")
+
+gate: setup ## Decide whether a change may be merged: beside another commit (BASE=main), or LIVE=models:/iad-r1@production (EXPERIMENT=, LOCKED=1)
+	@$(BIN)/python -m tasks._gate $(if $(LIVE),--live "$(LIVE)",--base "$(or $(BASE),main)") $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") \
+		$(if $(LOCKED),--locked)
+
+doctor: setup ## Say whether this machine can run the project, and what to do where it cannot
+	@$(BIN)/iadr1 doctor
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
@@ -53,4 +63,4 @@ ui: setup ## Show the runs in a browser
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 clean: ## Remove what the runs made, not the environment
-	rm -rf data models .checkpoints .dvc/tmp .dvc/cache
+	rm -rf data models .checkpoints .dvc/tmp .dvc/cache .stack/run

@@ -1,33 +1,27 @@
 """DVC's command line behind two verbs: what is there to run, and run one stage while a person sees its output."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import IO, Literal, NamedTuple, cast
 
+from flows import processes
+
 DVC = (sys.executable, "-m", "dvc")
-SECONDS_TO_STOP = 20.0
-SECONDS_BETWEEN_PROGRESS_LINES = 15.0
 
 Outcome = Literal["ran", "restored", "unchanged"]
 
 # What DVC says about itself; a person who watches a stage needs none of it.
 _CHATTER = re.compile(
     r"(Updating lock file|Generating lock file|Running stage|Stage '.*' didn't change, skipping|> |Use `dvc push`|"
-    r"WARNING: Process .* in RWLock-file|To track the changes with git|\s*git add |To enable auto staging|\s*dvc config core\.autostage|\s*$)"
+    r"WARNING: Process .* in RWLock-file|To track the changes with git|\s*git add |To enable auto staging|\s*dvc config core\.autostage|"
+    r"ERROR: failed to reproduce .*exited with|\s*$)"
 )
-_OWN_ERROR = re.compile(r"ERROR: failed to reproduce .*exited with|\s*$")
 
 
 class DvcError(Exception):
@@ -100,92 +94,22 @@ def _plan(pipeline: str, order: Iterable[Address], upstream: Mapping[Address, se
     return Plan(Path(pipeline), stages, frozenset(address.stage for address in own if address in changed))
 
 
-def run_stage(pipeline: Path, stage: str, *, log: Callable[[str], None], terminal: IO[bytes]) -> Outcome:
-    """Run one stage through DVC; its output goes to the terminal as it is and to `log` line by line."""
-    output = Output(log, terminal)
-    with _tree(*DVC, "--wait-for-lock", "repro", "--single-item", f"{pipeline}:{stage}") as process:
-        assert process.stdout is not None
-        while chunk := os.read(process.stdout.fileno(), 65536):
-            output.feed(chunk)
-        code = process.wait()
-    output.end()
-    if code != 0:
-        raise _failure(stage, output.lines)
-    return _outcome(output.lines)
-
-
-@dataclass(slots=True)
-class Output:
-    """Passes what a process prints to a terminal at once, and to a log without the hundreds of states of a progress bar."""
-
-    log: Callable[[str], None]
-    terminal: IO[bytes]
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=200))
-    _pending: bytes = b""
-    _shown: int = 0
-    _logged_at: float = field(default_factory=time.monotonic)
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes."""
-        *complete, self._pending = re.split(rb"(?<=\n)", self._pending + chunk)
-        for line in complete:
-            self._line(line)
-        if b"\r" in self._pending:
-            self._progress()
-        self.terminal.flush()
-
-    def end(self) -> None:
-        """Take what is left when there is no line end after it."""
-        if self._pending:
-            self._line(self._pending + b"\n")
-            self._pending = b""
-        self.terminal.flush()
-
-    def _line(self, line: bytes) -> None:
-        text = _text(line)
-        if self._shown or not (_CHATTER.match(text) or _OWN_ERROR.match(text)):
-            self.terminal.write(line[self._shown :])
-        self._shown = 0
-        self.lines.append(text)
-        if text.strip():
-            self.log(text)
-
-    def _progress(self) -> None:
-        self.terminal.write(self._pending[self._shown :])
-        self._pending = self._pending[self._pending.rindex(b"\r") :]
-        self._shown = len(self._pending)
-        if time.monotonic() - self._logged_at > SECONDS_BETWEEN_PROGRESS_LINES and _text(self._pending).strip():
-            self.log(_text(self._pending))
-            self._logged_at = time.monotonic()
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2].rstrip()
-
-
-@contextmanager
-def _tree(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    # A session of its own, so that one signal reaches DVC, the stage and all that it started: DVC alone would leave a training behind.
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": str(get_terminal_size().columns)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True) as process:
-        try:
-            yield process
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:
-        _signal_all(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            # Until the last descendant has closed its output, not only until DVC is gone: a trainer may be saving.
-            process.communicate(timeout=SECONDS_TO_STOP)
-    _signal_all(process.pid, signal.SIGKILL)
-
-
-def _signal_all(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
+def run_stage(
+    pipeline: Path,
+    stage: str,
+    *,
+    log: Callable[[str], None],
+    terminal: IO[bytes],
+    force: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run one stage through DVC; its output goes to the terminal as it is and to `log` line by line. `force`: also when nothing that DVC watches changed."""
+    forced = ("--force",) if force else ()
+    command = (*DVC, "--wait-for-lock", "repro", "--single-item", *forced, f"{pipeline}:{stage}")
+    ended = processes.run(command, log=log, terminal=terminal, hidden=_CHATTER, environment=environment)
+    if ended.code != 0:
+        raise _failure(stage, ended.lines)
+    return _outcome(ended.lines)
 
 
 def _outcome(lines: Iterable[str]) -> Outcome:
@@ -196,7 +120,7 @@ def _outcome(lines: Iterable[str]) -> Outcome:
 
 
 def _failure(stage: str, lines: Iterable[str]) -> StageFailed:
-    told = [line for line in lines if not _CHATTER.match(line) and not _OWN_ERROR.match(line)]
+    told = [line for line in lines if not _CHATTER.match(line)]
     own = [line for line in told if line.startswith(f"{stage.partition('@')[0]}: ")]
     if own:
         return StageFailed(stage, own[-1], explained=True)

@@ -8,7 +8,6 @@ python -m flows.table 3 [--seeds 0,1,2] [--profile smoke]
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,8 @@ if __name__ == "__main__":
 from prefect import flow
 
 from flows import dvc
-from flows.release import RETRIES, CannotStart, exit_code, run_stage, show
+from flows.processes import CommandFailed
+from flows.release import RETRIES, exit_code, kind_of, run_stage, show, stop_orderly
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class Pace:
 
     def took(self, stage: str, seconds: float) -> None:
         """Note how long a stage has run."""
-        self.seconds.setdefault(_kind(stage), []).append(seconds)
+        self.seconds.setdefault(kind_of(stage), []).append(seconds)
 
     def told(self, left: Sequence[str]) -> str:
         """In words how long the stages take that are left; of a kind that has not run yet nothing is known."""
-        known = [fmean(self.seconds[_kind(stage)]) for stage in left if _kind(stage) in self.seconds]
+        known = [fmean(self.seconds[kind_of(stage)]) for stage in left if kind_of(stage) in self.seconds]
         minutes = f"{sum(known) / 60:.0f} min"
         return "" if not known else f", about {minutes}" if len(known) == len(left) else f", more than {minutes}"
 
@@ -99,12 +99,8 @@ def command(verb: str, name: str, seeds: str, profile: str | None, *more: str) -
     words = [sys.executable, "-m", "tasks._table", verb, name, "--seeds", seeds, *(("--profile", profile) if profile else ()), *more]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CannotStart(done.stderr.strip(), done.returncode)
+        raise CommandFailed(done.stderr.strip(), done.returncode)
     return done.stdout
-
-
-def _kind(stage: str) -> str:
-    return stage.partition("@")[0]
 
 
 def main() -> None:
@@ -114,10 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", metavar="0,1,2")
     parser.add_argument("--profile", metavar="NAME", help="an experiment of experiments/NAME.yaml whose keys all rows change too")
     given = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # An orderly end also stops Prefect's embedded server; without it a signal would leave the server behind.
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    stop_orderly()
     sys.exit(exit_code(lambda: told(given)))
 
 

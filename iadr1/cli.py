@@ -1,4 +1,4 @@
-"""The inspection core from the shell: inspect, score, report, compare with the paper, explain one text, look after data, build Expert-AD."""
+"""The inspection core from the shell: inspect, score, report, compare with the paper, explain one text, judge and promote models, look after data."""
 
 import argparse
 import sys
@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadr1.cli_data import add_data
+from iadr1.cli_doctor import HELP as DOCTOR
+from iadr1.cli_doctor import add_doctor
+from iadr1.cli_gate import HELP as GATE
+from iadr1.cli_gate import add_gate
 from iadr1.cli_inspect import HELP, add_inspect
 from iadr1.cli_plan import add_plan
 from iadr1.cli_yardstick import HELP as YARDSTICK
 from iadr1.cli_yardstick import add_yardstick
 from iadr1.errors import Iadr1Error
 from iadr1.expert_ad.command import add_commands
+from iadr1.registry.command import HELP as REGISTRY
+from iadr1.registry.command import add_registry
 from iadr1.systems.command import add_evaluate, add_systems
 
 if TYPE_CHECKING:
@@ -50,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     add_systems(commands.add_parser("systems", help="what IAD-R1 is compared with: needs, prices, and what can be run here"))
     add_evaluate(commands.add_parser("evaluate", help="let one of these systems inspect prepared samples"))
     add_yardstick(commands.add_parser("yardstick", help=YARDSTICK, description=YARDSTICK))
+    add_gate(commands.add_parser("gate", help=GATE, description=GATE))
+    add_registry(commands.add_parser("registry", help=REGISTRY, description=REGISTRY))
     add_plan(commands.add_parser("plan", help="what a training would take on GPUs: memory, hours, cost"))
+    add_doctor(commands.add_parser("doctor", help=DOCTOR))
     add_data(commands.add_parser("data", help="look for what is unfit in data, convert it, draw masks"))
     add_commands(commands.add_parser("expert-ad", help="build and review chains of thought from images and masks"))
     return parser

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from iadr1.credentials import unsafe
 from iadr1.errors import ParamsError
 
 # YAML 1.1 wants a point and a signed exponent: it reads 1e-6 as a text.
@@ -187,11 +188,44 @@ class Evaluate(Section):
     latency: bool = False
 
 
+class ClassFloor(Section):
+    """The floor of every class that has so many images of each label."""
+
+    floor: float
+    images: int = Field(ge=1)
+
+
+class Compared(Section):
+    """By how many points of mean balanced accuracy a candidate may be worse than the live model, or has to be better, on so many same images."""
+
+    points: float = Field(ge=0)
+    images: int = Field(ge=2)
+
+
+class Gates(Section):
+    """What a model must be to be promoted; docs/registry.md has a line for each. One that is null or left out is not asked."""
+
+    data_validated: bool | None = None
+    lineage_complete: bool | None = None
+    mean_balanced_accuracy: float | None = None
+    dataset_balanced_accuracy: float | None = None
+    class_balanced_accuracy: ClassFloor | None = None
+    missed_defects: float | None = None
+    unreadable_answers: float | None = None
+    same_answer: float | None = None
+    location_accuracy: float | None = None
+    type_accuracy: float | None = None
+    seconds: float | None = None
+    no_regression: Compared | None = None
+    better_than_live: Compared | None = None
+
+
 class Register(Section):
-    """The registered model's name, and the floors that a candidate has to pass."""
+    """The registered model's name, the gates that it has to pass, and whether MLflow's older stage field follows its state."""
 
     name: str
-    floors: dict[str, float]
+    gates: Gates
+    mirror_stages: bool = False
 
 
 # A dataclass, because pydantic's own models cannot have a field called `validate` or `register`.
@@ -226,6 +260,8 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ParamsError(f"{path}: holds {type(tree).__name__}, not keys and values. See params.yaml for the form.")
     _refuse_numbers_as_text(tree, source=str(path))
+    for problem in unsafe(tree):
+        raise ParamsError(f"{path}: {problem}")
     return tree
 
 

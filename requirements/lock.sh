@@ -7,7 +7,7 @@ unset PIP_FIND_LINKS UV_FIND_LINKS
 
 lock() { # profile, further options
     local profile=$1; shift
-    .venv/bin/uv pip compile pyproject.toml --extra "$profile" --extra dev --python-version 3.11 --python-platform linux --no-annotate --no-header \
+    .venv/bin/uv pip compile pyproject.toml --extra "$profile" --extra dev --extra stack --python-version 3.11 --python-platform linux --no-annotate --no-header \
         --excludes "requirements/$profile-excludes.txt" ${UPGRADE:+--upgrade} --quiet --output-file "requirements/$profile.txt" "$@"
 }
 lock cpu --overrides requirements/cpu-overrides.txt

@@ -39,7 +39,7 @@ def write(tree: Mapping[str, Any], root: Mapping[str, Any], *, origin: str) -> P
     here = FOLDER / name
     here.mkdir(parents=True, exist_ok=True)
     _write(here / "params.yaml", tree, f"{origin} over params.yaml")
-    _write(here / "dvc.yaml", graph(root, reads=_files_read(tree), above="/".join([".."] * len(here.parts))), "dvc.yaml")
+    _write(here / "dvc.yaml", graph(root, reads=files_read(tree), above="/".join([".."] * len(here.parts))), "dvc.yaml")
     return here / "dvc.yaml"
 
 
@@ -55,8 +55,8 @@ def overlaid(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str
     return tree
 
 
-def _files_read(tree: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What stages read of the user's, as the graph names it."""
+def files_read(tree: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What stages read of the user's, as an experiment's graph names it."""
     fetch, reviews = tree["fetch"], tree["prepare"]["reviews"]
     images = ["${fetch.path}"] * (fetch["source"] == "folder") + ["${fetch.manifest}"] * bool(fetch["manifest"])
     return {"fetch": images, "prepare": ["${prepare.reviews}"] * bool(reviews)}

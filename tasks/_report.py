@@ -20,8 +20,8 @@ LOGS = ("pa_sft", "sc_grpo")
 RATES = ("tpr", "tnr", "unreadable", "location_accuracy", "type_accuracy", "tokens")
 
 
-def evaluation(params: Params, work: Workspace) -> Evaluation:
-    """What the page of a run shows; with several counts of reference images, each count is a model of its own."""
+def evaluation(params: Params, work: Workspace, *, registered: str) -> Evaluation:
+    """What the page of a run shows, `registered` as which version; with several counts of reference images, each count is a model of its own."""
     first, *others = params.evaluate.shots
     predictions = [*_predictions(params, work, shots=first)]
     for shots in others:
@@ -43,7 +43,8 @@ def evaluation(params: Params, work: Workspace) -> Evaluation:
             "Experiment": work.name,
             "Backbone": params.pa_sft.backbone,
             "Seed": str(params.seed),
-            "Commit": _commit(work),
+            **_lineage(work),
+            "Registered": registered,
         },
         title=f"Evaluation of {params.register.name}",
         grid=params.prepare.grid,
@@ -102,6 +103,9 @@ def _incomparable(params: Params, published: str | None) -> str | None:
     return " ".join(reason[0].upper() + reason[1:] for reason in reasons) or None
 
 
-def _commit(work: Workspace) -> str:
-    lineage = lineage_of(work)
-    return lineage["git_commit"][:10] + (" with changes" if lineage["git_dirty"] == "true" else "")
+def _lineage(work: Workspace) -> dict[str, str]:
+    told = lineage_of(work)
+    return {
+        "Commit": told["git_commit"][:10] + (" with changes" if told["git_dirty"] == "true" else ""),
+        "DVC lock": told["dvc_lock_sha256"][:10],
+    }

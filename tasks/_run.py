@@ -16,6 +16,7 @@ from typing import Any
 from iadr1.errors import Iadr1Error, Stopped
 from iadr1.params import Params, load
 from tasks._environment import switch_telemetry_off
+from tasks._logs import logged, safe
 
 SECONDS_FOR_THE_FIRST = 10.0
 
@@ -65,7 +66,11 @@ def run_stage(
     """
     switch_telemetry_off()
     given = vars(_parser(name, main, options or {}, flags or {}).parse_args())
-    params_file = given.pop("params")
+    with logged(name):
+        _run(name, main, given.pop("params"), given)
+
+
+def _run(name: str, main: Callable[..., None], params_file: Path, given: Mapping[str, Any]) -> None:
     try:
         params = load(params_file)
         main(params, Workspace.of(params, params_file), **given)
@@ -77,7 +82,7 @@ def run_stage(
         if not is_main_process():
             # What every process finds, the first one says: its launcher ends this one meanwhile.
             time.sleep(SECONDS_FOR_THE_FIRST)
-        sys.exit(f"{name}: {error}")
+        sys.exit(safe(f"{name}: {error}"))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,35 +1,28 @@
-"""MLflow behind the few verbs that stages use: a parent run for a release, a child run for a stage, a version of the registered model."""
+"""MLflow behind the few verbs that stages use: a parent run for a release, a child run for a stage."""
 
 import hashlib
 import json
 import logging
 import os
 import subprocess
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-import iadr1
 from iadr1.params import Params
-from tasks._run import Workspace
+from tasks import _costs, _logs
+from tasks._run import Workspace, fresh_file
 
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 VIEW = "mlflow.sharedViewState."
 RELEASES = "releases"
-STAGING = "staging"
-MANIFEST = "manifest_sha256"
 NOTHING: Mapping[str, str] = MappingProxyType({})
-
-# A registered version needs these beside the library, which goes with it.
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +73,30 @@ def stage_run(work: Workspace, stage: str, params: Params, *, watched: bool = Fa
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     with mlflow.start_run(run_name=stage, tags=tags, log_system_metrics=watched) as active:
         run = StageRun(active.info.run_id, release)
+        _logs.bind({"run_id": run.run_id, "release_run": release, **lineage})
         run.log_params({"seed": params.seed, **_flat(getattr(params, stage.partition("@")[0], None), stage.partition("@")[0])})
         mlflow.log_dict(data_fingerprints(work), "data_fingerprints.json")
-        yield run
+        try:
+            yield run
+        finally:
+            _account(run)
+    _leave_lineage(work, stage, run, lineage)
+
+
+def _account(run: StageRun) -> None:
+    """Record what the stage has used, and with it what all of the release has."""
+    run.log_metrics(_costs.used_since_last())
+    client = _mlflow().MlflowClient()
+    experiment = client.get_run(run.release_id).info.experiment_id
+    for name, figure in _costs.total(client.search_runs([experiment], f"tags.`{PARENT}` = '{run.release_id}'")).items():
+        client.log_metric(run.release_id, name, figure)
+
+
+def _leave_lineage(work: Workspace, stage: str, run: StageRun, lineage: Mapping[str, str]) -> None:
+    """Say beside the reports what the stage's results were made from; no output of DVC, because run ids differ each time."""
+    told = {**lineage, "stage": stage, "run_id": run.run_id, "release_run": run.release_id}
+    with fresh_file(work.reports / "lineage" / f"{stage}.json") as beside:
+        beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def end_release(
@@ -128,93 +142,11 @@ def _compares(metric: str) -> bool:
     return metric.endswith(("mean_balanced_accuracy", "hardest_third", "unreadable", "location_accuracy")) or "_minus_" in metric
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model folder to register with the code that MLflow runs it by, what identifies it, and whether the gates let it become `staging`."""
-
-    name: str
-    folder: Path
-    code: Path
-    reports: Sequence[Path]
-    settings: Mapping[str, Any]
-    passed: bool
-    reason: str
-
-    @property
-    def manifest(self) -> dict[str, str]:
-        """The SHA-256 of every file that makes up the model and its evaluation."""
-        files = [*sorted(path for path in self.folder.rglob("*") if path.is_file()), *self.reports]
-        return {path.as_posix(): _sha256(path) for path in files}
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A version of a registered model, and whether it was made now or was there already."""
-
-    name: str
-    version: int
-    alias: str | None
-    is_new: bool
-
-
-def register_model(run: StageRun, work: Workspace, candidate: Candidate) -> Registered:
-    """The version of the registered model for this folder and these reports; `staging` points to it when the gates allow that."""
+def spent(run: StageRun) -> dict[str, str]:
+    """What went into the results that there are now: hours and cost, for the tags of a version."""
     client = _mlflow().MlflowClient()
-    manifest = json.dumps(candidate.manifest, indent=1, sort_keys=True)
-    fingerprint = hashlib.sha256(manifest.encode()).hexdigest()
-    version = _version_with(client, candidate.name, fingerprint)
-    is_new = version is None
-    if version is None:
-        _mlflow().log_text(manifest, "manifest.json")
-        version = _new_version(client, run, candidate)
-    tags = {**lineage_of(work), MANIFEST: fingerprint, "experiment": work.name, "release_run": run.release_id}
-    decision = {"gates": "passed" if candidate.passed else "failed", "gates_reason": candidate.reason}
-    for tag, value in {**(tags if is_new else {}), **decision}.items():
-        client.set_model_version_tag(candidate.name, version, tag, value)
-    if candidate.passed:
-        client.set_registered_model_alias(candidate.name, STAGING, version)
-    return Registered(candidate.name, int(version), STAGING if candidate.passed else None, is_new)
-
-
-def _version_with(client: Any, name: str, fingerprint: str) -> str | None:
-    found = client.search_model_versions(f"name = '{name}' and tags.{MANIFEST} = '{fingerprint}'")
-    return str(max(int(version.version) for version in found)) if found else None
-
-
-def _new_version(client: Any, run: StageRun, candidate: Candidate) -> str:
-    # Its warnings are about input examples and type hints; the signature is stated here.
-    with warnings.catch_warnings(action="ignore"):
-        logged = _log_inspector(candidate)
-    with suppress(_mlflow().exceptions.MlflowException):
-        client.create_registered_model(candidate.name, description="Industrial inspector that explains itself (iadr1)")
-    return str(client.create_model_version(candidate.name, logged.model_uri, run_id=run.run_id, model_id=logged.model_id).version)
-
-
-def _log_inspector(candidate: Candidate) -> Any:
-    return _mlflow().pyfunc.log_model(
-        name="inspector",
-        python_model=str(candidate.code),
-        artifacts={"model": str(candidate.folder)},
-        model_config=dict(candidate.settings),
-        signature=_signature(),
-        code_paths=[str(Path(iadr1.__file__).parent)],
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-    )
-
-
-def _signature() -> Any:
-    """Images as base64 in, the objects of iadr1/schemas/inspection.json out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
-
-    text, number = DataType.string, DataType.double
-    given = [ColSpec(text, "image"), ColSpec(text, "reference", required=False)]
-    answers: dict[str, Any] = {
-        "image": text, "answer": text, "p_yes": number, "location": text, "cells": Array(Array(DataType.long)), "grid": DataType.long,
-        "type": text, "reasoning": text, "status": text, "text": text, "seconds": number, "error": text,
-    }  # fmt: skip
-    told = Schema([ColSpec(kind, name, required=name in ("image", "cells", "grid", "text")) for name, kind in answers.items()])
-    return ModelSignature(Schema(given), told, ParamSchema([ParamSpec("grid", DataType.long, 3)]))
+    runs = client.search_runs([client.get_run(run.run_id).info.experiment_id], "tags.stage LIKE '%'", max_results=1000)
+    return {name: f"{figure:.4f}" for name, figure in _costs.total(_costs.newest_of_each_stage(runs)).items()}
 
 
 def experiment_name(work: Workspace) -> str:

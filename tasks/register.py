@@ -1,27 +1,34 @@
-"""Sums up every evaluation, decides by the floors of params.yaml, and registers the inspector.
+"""Sums up every evaluation, registers the inspector, and moves it to staging when the gates of params.yaml let it.
 
-Reads `reports/evaluate/*.json` and `models/sc_grpo`, writes `reports/summary.json`, `reports/summary.md` and, with the
-predictions, their images and the trainings' logs, `reports/report.html` and `reports/comparison.md`. Run it with `python -m tasks.register`.
-The model becomes a version of the registered model in any case, and `staging` when it passes every floor; otherwise the reason is told.
+Reads `reports/evaluate/*.json`, `reports/validation.json`, the predictions and `models/sc_grpo`; writes `reports/summary.{json,md}`,
+`reports/decision.{json,md}` and, with the images and the trainings' logs, `reports/report.html` and `reports/comparison.md`. Run it with
+`python -m tasks.register`. The model becomes a version of the registered model in any case; what keeps it from staging is told.
+Production is for a person or a flow to decide: `iadr1 registry promote staging --to production`.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from iadr1.decision import Decision
 from iadr1.errors import ModelError, ReportError
-from iadr1.gates import Decision, decide
+from iadr1.evaluations import CANDIDATE, case_of, of_model, registered_evaluation
+from iadr1.gates import STAGING, decide
 from iadr1.params import Params
-from iadr1.report import DatasetReport, EvalReport, ModelReport
+from iadr1.registry import lifecycle
+from iadr1.registry.states import ARCHIVED
+from iadr1.registry.store import ANSWERS, Store, Version
+from iadr1.report import DatasetReport, EvalReport, ModelReport, iterate_predictions, write_predictions
 from iadr1.report_page import Evaluation, figures, page
 from iadr1.report_tables import table
+from tasks._registration import Candidate, registered_version
 from tasks._report import comparison, evaluation, figures_of, settings_of
 from tasks._run import Workspace, fresh_file, run_stage
-from tasks._tracking import Candidate, Registered, end_release, register_model, stage_run
+from tasks._tracking import StageRun, end_release, lineage_of, spent, stage_run
 
 STAGE = "register"
-CANDIDATE = "sc_grpo"
 INSPECTOR = Path(__file__).with_name("_inspector.py")
 TITLES = {"base": "base", "pa_sft": "PA-SFT", "sc_grpo": "SC-GRPO"}
 RATES = ("n", "balanced_accuracy", "tpr", "tnr", "unreadable", "location_accuracy", "type_accuracy", "balanced_accuracy_ci")
@@ -30,26 +37,61 @@ Summary = dict[str, Any]
 
 
 def main(params: Params, work: Workspace) -> None:
-    """Sum up, decide, register, and tell."""
+    """Sum up, register, decide, promote, and tell."""
     summaries = {shots: summed_up(_reports(params, work, shots=shots)) for shots in params.evaluate.shots}
     models = summaries[params.evaluate.shots[0]]
-    decision = decide(models.get(CANDIDATE, {}), params.register.floors)
     with stage_run(work, STAGE, params) as run:
-        registered = register_model(run, work, _candidate(params, work, decision))
-        told = {**_told(registered), "gates": "passed" if decision.passed else "failed", "message": message(registered, decision)}
+        told, decision = _registered(run, params, work)
+        told["lineage"] = {**lineage_of(work), "run_id": run.run_id, "release_run": run.release_id}
         _write(work, summaries, told)
-        files = [work.reports / name for name in ("summary.json", "summary.md", "report.html", "comparison.md")]
-        shown = evaluation(params, work)
+        _write_decision(work, decision)
+        names = ("summary.json", "summary.md", "report.html", "comparison.md", "decision.json", "decision.md")
+        shown = evaluation(params, work, registered=f"{told['name']} version {told['version']}")
         _write_page(work, shown)
         metrics = {
             f"{name}.{figure}": model[figure] for name, model in models.items() for figure in ("mean_balanced_accuracy", "hardest_third")
         }
         metrics |= figures_of(shown)
         run.log_metrics(metrics)
-        tags = {"gates": told["gates"], "registered": f"{registered.name} version {registered.version}"}
+        tags = {"gates": told["gates"], "registered": f"{told['name']} version {told['version']}"}
         run.set_tags(tags)
+        files = [work.reports / name for name in names]
         end_release(run, metrics, files, settings=settings_of(params), tags=tags, charts=figures(shown))
     print(f"{STAGE}: {told['message']}")
+
+
+def _registered(run: StageRun, params: Params, work: Workspace) -> tuple[Summary, Decision]:
+    """The version of this model, in staging if the gates let it, and what they said; both are the same when it is done twice."""
+    store = Store.at(params.register.name if work.name == "root" else f"{params.register.name}-{work.name}")
+    with TemporaryDirectory() as folder:
+        candidate = _candidate(run, params, work, Path(folder))
+        version, is_new = registered_version(store, candidate, run_id=run.run_id)
+    return _moved(store, version, params, is_new=is_new)
+
+
+def _moved(store: Store, version: Version, params: Params, *, is_new: bool) -> tuple[Summary, Decision]:
+    """To staging, if the gates let it, and unless it was there or further already."""
+    state = lifecycle.repair(store, mirror=params.register.mirror_stages).state
+    decision = _decision(store, version.number, state.production, params)
+    if state.stage(version.number) != ARCHIVED:
+        lifecycle.promote(
+            store,
+            lifecycle.number(version.number),
+            to=STAGING,
+            who=f"the stage {STAGE}",
+            why="evaluated and registered",
+            judge=lambda number, live: _decision(store, number, live, params),
+            mirror=params.register.mirror_stages,
+        )
+    state = store.history().state
+    alias = next((alias for alias in ("production", STAGING) if state.aliases[alias] == version.number), None)
+    told = {"name": store.name, "version": version.number, "alias": alias, "gates": decision.verdict}
+    return {**told, "message": message(version, decision, alias=alias, is_new=is_new, stage=state.stage(version.number))}, decision
+
+
+def _decision(store: Store, number: int, live: int | None, params: Params) -> Decision:
+    beside = None if live is None else registered_evaluation(store, live)
+    return decide(case_of(registered_evaluation(store, number), beside, params), dict(params.register.gates), to=STAGING)
 
 
 def summed_up(report: EvalReport) -> dict[str, Summary]:
@@ -81,10 +123,12 @@ def markdown(models: Mapping[str, Summary]) -> str:
     return table(["data set", "images", *(TITLES.get(name, name) for name in names)], rows)
 
 
-def message(registered: Registered, decision: Decision) -> str:
+def message(version: Version, decision: Decision, *, alias: str | None, is_new: bool, stage: str) -> str:
     """What was registered, and why it may or may not be used."""
-    what = f"{registered.name} version {registered.version}" + ("" if registered.is_new else " (there already: the same model and reports)")
-    return f"{what}, now `{registered.alias}`: {decision.reason}" if decision.passed else f"{what}, not promoted: {decision.reason}"
+    what = f"{version}" + ("" if is_new else " (there already: the same model and predictions)")
+    if alias:
+        return f"{what}, now `{alias}`: {decision.summary}"
+    return f"{what}, not promoted: {'it is archived' if stage == ARCHIVED else decision.summary}"
 
 
 def _reports(params: Params, work: Workspace, *, shots: int) -> EvalReport:
@@ -114,19 +158,32 @@ def _hardest(entry: Mapping[str, Any]) -> Summary:
     return {"hardest_third": found and {rate: found[rate] for rate in ("n", "balanced_accuracy", "tpr", "tnr")}}
 
 
-def _candidate(params: Params, work: Workspace, decision: Decision) -> Candidate:
+def _candidate(run: StageRun, params: Params, work: Workspace, beside: Path) -> Candidate:
     folder = work.models / CANDIDATE
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model. Run `dvc repro {CANDIDATE}` to make it.")
-    name = params.register.name if work.name == "root" else f"{params.register.name}-{work.name}"
     told = params.evaluate
     settings = {"batch_size": told.batch_size, "max_new_tokens": told.max_new_tokens, "max_pixels": params.pa_sft.max_pixels}
-    files = [work.reports / "evaluate" / f"{dataset}-{shots}.json" for dataset in told.datasets for shots in told.shots]
-    return Candidate(name, folder, INSPECTOR, files, settings, decision.passed, decision.reason)
+    answers = (one for name in told.datasets for one in iterate_predictions(work.predictions / f"{name}-{told.shots[0]}.jsonl"))
+    file = beside / Path(ANSWERS).name
+    write_predictions(file, of_model(answers, CANDIDATE, str(work.predictions)))
+    lineage = {**lineage_of(work), "experiment": work.name, "release_run": run.release_id, **spent(run), **_validation(work)}
+    return Candidate(folder, INSPECTOR, file, settings, lineage)
 
 
-def _told(registered: Registered) -> Summary:
-    return {"name": registered.name, "version": registered.version, "alias": registered.alias}
+def _validation(work: Workspace) -> dict[str, str]:
+    """What the stage `validate` found, as a tag; none where it did not run."""
+    file = work.reports / "validation.json"
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {"validation": f"{'passed' if found['passed'] else 'failed'}, {found['errors']} errors, {found['warnings']} warnings"}
+
+
+def _write_decision(work: Workspace, decision: Decision) -> None:
+    for suffix, text in (("json", decision.to_json() + "\n"), ("md", decision.markdown())):
+        with fresh_file(work.reports / f"decision.{suffix}") as beside:
+            beside.write_text(text, encoding="utf-8")
 
 
 def _write(work: Workspace, summaries: Mapping[int, Mapping[str, Summary]], registered: Summary) -> None:

@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from flows import dvc
-from flows.dvc import Output
+from flows import dvc, processes
+from flows.processes import CommandFailed, Output
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,21 +107,71 @@ SLOW = "import os, time; from pathlib import Path; Path('pid').write_text(str(os
 RUNNER = """
 import signal, sys
 from pathlib import Path
-from flows import dvc
+from flows import dvc, processes
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 dvc.run_stage(Path("dvc.yaml"), "fetch", log=print, terminal=sys.stdout.buffer)
 """
 
 
-def test_stopping_a_stage_stops_everything_that_it_started(dvc_project):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_with_the_flow_ends_everything_that_a_stage_has_started(dvc_project, number):
     Path("slow.py").write_text(SLOW)
     Path("dvc.yaml").write_text("stages: {fetch: {cmd: python slow.py, outs: [fetched.txt]}}")
     process = subprocess.Popen([sys.executable, "-c", RUNNER], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     assert comes_true(lambda: Path("pid").is_file() and Path("pid").read_text())
     stage = int(Path("pid").read_text())
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.wait(60)
     assert comes_true(lambda: not is_running(stage))
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_exception_ends_what_other_threads_run_and_are_about_to_run():
+    command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
+    begun, codes = threading.Event(), []
+
+    def runs():
+        codes.append(processes.run(command, log=lambda line: begun.set(), terminal=io.BytesIO()).code)
+
+    first, late = threading.Thread(target=runs), threading.Thread(target=runs)
+    with pytest.raises(KeyboardInterrupt), processes.ended_together():
+        first.start()
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    late.start()
+    for thread in (first, late):
+        thread.join(60)
+    assert codes == [143, 143]
+    with processes.ended_together():
+        assert processes.run([sys.executable, "-c", ""], log=print, terminal=io.BytesIO()).code == 0
+
+
+def leashed(*command, seconds=0.5):
+    words = [sys.executable, "-I", "-S", str(processes.LEASH), str(seconds), *command]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_does_not_end_when_asked_is_killed_with_what_has_left_its_session():
+    process = leashed(sys.executable, "-c", STUBBORN)
+    stubborn = [int(pid) for pid in process.stdout.readline().split()]
+    process.stdin.close()
+    process.wait(30)
+    assert not any(map(is_running, stubborn))
+
+
+@pytest.mark.parametrize(
+    "script, code", [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137), ("import sys; sys.stdin.read()", 0)]
+)
+def test_a_leashed_command_ends_as_it_would_alone(script, code):
+    assert leashed(sys.executable, "-c", script).wait(30) == code
 
 
 def comes_true(fact, seconds=120):
@@ -137,7 +188,7 @@ def is_running(pid):
 
 def output(*chunks):
     logged, terminal = [], io.BytesIO()
-    out = Output(logged.append, terminal)
+    out = Output(logged.append, terminal, dvc._CHATTER)
     for chunk in chunks:
         out.feed(chunk)
     out.end()
@@ -162,6 +213,212 @@ def test_what_dvc_says_about_itself_is_logged_and_not_shown():
     terminal, logged = output(b"Running stage 'fetch':\n> python -m tasks.fetch\nworking\nUpdating lock file 'dvc.lock'\n")
     assert terminal == b"working\n"
     assert len(logged) == 4
+
+
+# An evaluation that ends only when another one runs beside it, or when it is the last.
+MATRIX = """
+stages:
+  fetch: {cmd: python stage.py fetch source.txt fetched.txt, deps: [source.txt], outs: [fetched.txt]}
+  evaluate:
+    matrix: {dataset: [a, b, c, d]}
+    cmd: python beside.py ${item.dataset}
+    deps: [fetched.txt, beside.py]
+    outs: ["out/${item.dataset}.txt"]
+"""
+BESIDE = """
+import os, sys, time
+from pathlib import Path
+name = sys.argv[1]
+Path("running").mkdir(exist_ok=True)
+here = Path("running", name)
+here.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+most, until = 0, time.monotonic() + 20
+while most < 2 and time.monotonic() < until:
+    most = max(most, len(list(Path("running").iterdir())))
+    time.sleep(0.05)
+time.sleep(1)
+most = max(most, len(list(Path("running").iterdir())))
+Path("out").mkdir(exist_ok=True)
+Path("out", f"{name}.txt").write_text(f"{most} {here.read_text()}")
+here.unlink()
+"""
+
+
+def test_evaluations_run_side_by_side_on_gpus_of_their_own(dvc_project, prefect_server, monkeypatch):
+    from flows.release import release
+
+    Path("dvc.yaml").write_text(MATRIX)
+    Path("beside.py").write_text(BESIDE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    release()
+    assert states() == dict.fromkeys(["fetch", *(f"evaluate@{name}" for name in "abcd")], "Completed")
+    told = [Path("out", f"{name}.txt").read_text().split() for name in "abcd"]
+    assert max(int(most) for most, _ in told) == 2
+    assert {gpu for _, gpu in told} == {"4", "7"}
+    assert not dvc.plan(Path("dvc.yaml")).due
+
+
+@pytest.mark.parametrize(
+    "visible, told, expected",
+    [
+        ("", None, [""]),
+        ("", "3", ["", "", ""]),
+        ("0", None, ["0"]),
+        ("0,1,2,3", None, ["0", "1", "2", "3"]),
+        ("0,1,2,3", "2", ["0,2", "1,3"]),
+        ("0,1", "1", ["0,1"]),
+        ("0,1", "3", ["0", "1", "0"]),
+    ],
+)
+def test_each_evaluation_gets_its_share_of_the_gpus(visible, told, expected, monkeypatch):
+    from flows.evaluations import AT_ONCE, slots
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv(AT_ONCE, told) if told else monkeypatch.delenv(AT_ONCE, raising=False)
+    assert slots() == expected
+
+
+@pytest.mark.parametrize("told", ["0", "two", "-1", ""])
+def test_a_wrong_number_of_evaluations_is_refused_by_name(told, monkeypatch):
+    from flows.evaluations import slots
+
+    monkeypatch.setenv("IADR1_EVALUATIONS", told)
+    with pytest.raises(CommandFailed, match=r"\$IADR1_EVALUATIONS: has to be a whole number above 0"):
+        slots()
+
+
+def test_a_second_release_tells_who_runs_and_ends_with_a_code_of_its_own(dvc_project, prefect_server, monkeypatch, capfd):
+    from flows import release
+    from flows.lock import alone
+
+    monkeypatch.setattr(sys, "argv", ["flows.release"])
+    with alone("root"), pytest.raises(SystemExit) as ended:
+        release.main()
+    said = capfd.readouterr().err
+    assert ended.value.code == 75
+    assert f"another release of this project runs: process {os.getpid()} of" in said and "Wait for it, or stop it." in said
+    with alone("another"), alone("root"):
+        pass
+
+
+def test_a_release_in_another_folder_of_the_same_server_is_a_second_one_too(dvc_project, prefect_server, tmp_path_factory, monkeypatch):
+    from flows.lock import Busy, alone
+
+    with alone("elsewhere"):
+        monkeypatch.chdir(tmp_path_factory.mktemp("clone"))
+        with pytest.raises(Busy, match="holds the limit iadr1-release-elsewhere"), alone("elsewhere"):
+            pass
+    with alone("elsewhere"):
+        pass
+
+
+def final(flow, **parameters):
+    state = flow(**parameters, return_state=True)
+    return state.name, state.message
+
+
+def test_a_retrain_skips_when_nothing_changed_and_runs_when_something_has(dvc_project, prefect_server, monkeypatch):
+    from flows.lock import alone
+    from flows.retrain import NOTHING, retrain
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("params.yaml").write_text("{fetch: {source: synthetic, manifest: null}, prepare: {reviews: null}}")
+    assert final(retrain) == ("Completed", "released")
+    assert final(retrain) == ("Skipped", NOTHING)
+    assert final(retrain, reason="drift")[1].endswith("add images of what is new")
+    Path("source.txt").write_text("new")
+    with alone("root"):
+        name, message = final(retrain)
+    assert name == "Skipped" and "another release of this project runs" in message
+    assert final(retrain) == ("Completed", "released")
+    assert Path("reports/summary.md").read_text() == "new"
+
+
+def test_a_retrain_looks_again_where_the_graph_does_not_state_what_a_stage_reads(dvc_project, prefect_server, monkeypatch):
+    from flows.retrain import NOTHING, retrain
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("params.yaml").write_text("{fetch: {source: folder, manifest: null}, prepare: {reviews: null}}")
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("    deps: [source.txt]\n", ""))
+    assert final(retrain) == ("Completed", "released")
+    assert final(retrain) == ("Skipped", NOTHING)
+    Path("source.txt").write_text("arrived")
+    assert final(retrain) == ("Completed", "released")
+    assert Path("reports/summary.md").read_text() == "arrived"
+
+
+# Stand for commands that have tests of their own: what the flow is to make of their exit codes and files is the question here.
+WATCH = """
+import json, sys
+from pathlib import Path
+drifts = sys.argv[1] == "dark"
+Path("reports").mkdir(exist_ok=True)
+told = {"verdict": "drift" if drifts else "steady", "reason": "drift of brightness" if drifts else "none", "model": "iad-r1 version 3"}
+Path("reports/watch.json").write_text(json.dumps(told))
+Path("reports/watch.md").write_text("the verdict")
+sys.exit("watch: too few images" if sys.argv[1] == "few" else 3 if drifts else 0)
+"""
+REGISTRY = """
+import sys
+from pathlib import Path
+if sys.argv[2] == "promote":
+    Path("promoted").write_text(repr(sys.argv[1:]))
+    print("said")
+sys.exit({"13": 3, "14": 1}.get(sys.argv[3], 0))
+"""
+
+
+def stand_for(module, text):
+    path = Path(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_drift_is_told_and_opens_a_retrain(dvc_project, prefect_server):
+    from flows.watch import watch
+
+    stand_for("tasks._watch", WATCH)
+    stand_for("tasks._unwatched", "")
+    other = "{cmd: python stage.py other other_source.txt other.txt, deps: [other_source.txt], outs: [other.txt]}"
+    Path("dvc.yaml").write_text(f"stages: {{other: {other}}}")
+    assert final(watch, images="light") == ("Completed", "none")
+    assert not Path("other.txt").is_file()
+    assert final(watch, images="dark") == ("Drift", "drift of brightness")
+    assert Path("other.txt").read_text() == "other"
+    name, message = final(watch, images="few")
+    assert name == "Failed" and "watch: too few images" in message
+
+
+@pytest.mark.parametrize("version, code, said", [("7", 0, ""), ("13", 3, "the gates refuse iad-r1 13: said"), ("14", 1, "said")])
+def test_who_runs_an_approval_says_yes_and_the_gates_have_the_last_word(tmp_path, prefect_server, monkeypatch, capfd, version, code, said):
+    from flows import approve
+
+    monkeypatch.chdir(tmp_path)
+    stand_for("iadr1.__main__", REGISTRY)
+    monkeypatch.setattr(sys, "argv", ["flows.approve", version, "--who", "Ada", "--why", "three weeks on line 2"])
+    with pytest.raises(SystemExit) as ended:
+        approve.main()
+    assert ended.value.code == code and said in capfd.readouterr().err
+    words = ["registry", "promote", version, "--to", "production", "--who", "Ada", "--why", "three weeks on line 2", "--name", "iad-r1"]
+    assert Path("promoted").read_text() == repr(words)
+
+
+@pytest.mark.parametrize("who, why", [(" ", "a reason"), ("Ada", ""), ("Ada", "  ")])
+def test_a_yes_needs_a_name_and_a_reason(who, why):
+    from flows.approve import complete
+
+    with pytest.raises(CommandFailed, match=r"a yes needs who says it, and why\. Nothing was promoted"):
+        complete(who, why)
+
+
+@pytest.mark.slow
+def test_no_answer_in_time_promotes_nothing(tmp_path, prefect_server, monkeypatch):
+    from flows.approve import approve
+
+    monkeypatch.chdir(tmp_path)
+    stand_for("iadr1.__main__", REGISTRY)
+    assert final(approve, version="9", timeout=1)[0] == "Failed"
+    assert not Path("promoted").exists()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_the_shipped_parameters_load_and_keep_the_trainers_keys_apart():
         ({"fetch": {"train_image": 3}}, "params.yaml: fetch.train_image is not a parameter; did you mean train_images?"),
         ({"sc_grpo": {"num_generation": 4}}, "params.yaml: sc_grpo.num_generation is not a parameter; did you mean num_generations?"),
         ({"pa_sft": {"learning_rat": 0.1}}, "params.yaml: pa_sft.learning_rat is not a parameter; did you mean learning_rate?"),
-        ({"register": {"floor": {}}}, "params.yaml: register.floor is not a parameter; did you mean floors?"),
+        ({"register": {"gate": {}}}, "params.yaml: register.gate is not a parameter; did you mean gates?"),
         ({"evaluate": {"datasets": {"x": {"layuot": "visa", "folder": "x"}}}}, "params.yaml: evaluate.datasets.x.l"),
         (
             {"prepare": {"chains": "answers"}},

@@ -18,8 +18,10 @@ import pytest
 
 from iadr1 import uploads
 from iadr1.cli import main
+from iadr1.decision import Decision
 from iadr1.errors import DatasetError, ModelError
-from iadr1.registry import live, registered
+from iadr1.registry import lifecycle, live, registered
+from iadr1.registry.store import Store
 from tasks import register
 from tests.test_tracking import evaluated, release
 from tests.tiny import tiny_backbone
@@ -40,7 +42,6 @@ def inspector(mlflow_store):
     """A registered version whose model is the tiny backbone; its name in the registry."""
     params, work = release(mlflow_store, "root")
     shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
-    (work.models / "sc_grpo" / "weights.txt").unlink()
     evaluated(work, right=9)
     register.main(params, work)
     return "models:/iad-r1@staging"
@@ -111,20 +112,6 @@ def test_no_version_holds_a_pickle(inspector):
     files = [path.name for path in found.folder.parents[1].rglob("*") if path.is_file()]
     assert "model.safetensors" in files and not [name for name in files if name.endswith((".pkl", ".pickle", ".bin", ".pt"))]
     assert found.settings["max_new_tokens"] == 96 and found.name == "iad-r1 version 1 (staging)"
-
-
-def test_without_a_name_production_is_taken_before_staging(inspector):
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    assert live().name == "iad-r1 version 1 (staging)"
-    client.set_registered_model_alias("iad-r1", "production", "1")
-    assert live().name == "iad-r1 version 1 (production)"
-    for alias in ("production", "staging"):
-        client.delete_registered_model_alias("iad-r1", alias)
-    with pytest.raises(ModelError, match=r"no iad-r1@production and no iad-r1@staging\. Make one with `make run`"):
-        live()
-    client.set_registered_model_alias("iad-r1", "staging", "1")
 
 
 @pytest.mark.parametrize("name", ["models:/iad-r1@production", "models:/iad-r1/7", "models:/nobody@staging", "models:/x"])
@@ -209,3 +196,16 @@ def post(url, content):
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
+
+
+# Last, because nothing leads back from production to staging.
+def test_without_a_name_production_is_taken_before_staging(inspector):
+    assert live().name == "iad-r1 version 1 (staging)"
+    store = Store.at("iad-r1")
+    decided = store.history().entries[-1].decision
+    lifecycle.promote(
+        store, lifecycle.staged, to="production", who="ada", why="a test", judge=lambda version, live: Decision.from_json(decided)
+    )
+    assert live().name == "iad-r1 version 1 (production)"
+    with pytest.raises(ModelError, match=r"models:/iad-r1@staging: the registry does not give it \(no version is staging\)"):
+        registered("models:/iad-r1@staging")

@@ -49,7 +49,7 @@ def params(**changes: dict) -> dict:
         "pa_sft": {"backbone": str(tiny_backbone()), "max_pixels": SIDE * SIDE, **TRAINER},
         "sc_grpo": {"preset": "paper", "rewards": dict.fromkeys(REWARDS, 1.0), "max_completion_length": 8, "table_steps": 1, **TRAINER},
         "evaluate": {"datasets": {"mvtec": {"layout": "ds_mvtec", "folder": "mvtec"}}, "shots": [0], **EVALUATE},
-        "register": {"name": "iad-r1", "floors": {}},
+        "register": {"name": "iad-r1", "gates": {"mean_balanced_accuracy": 0.0}},
     }
     for section, change in changes.items():
         tree[section] = {**tree[section], **change}

@@ -1,4 +1,4 @@
-"""MLflow as a person finds it after a release, and the register stage: one version for one model, staging only past the floors."""
+"""MLflow as a person finds it after a release, and the register stage: one version for one model, staging only past the gates."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iadr1.errors import ReportError
-from iadr1.params import Params, load
+from iadr1.params import Compared, Gates, Params, load
 from iadr1.report import EvalReport, Prediction, write_predictions
 from iadr1.samples import Sample, write_samples
 from tasks import register
@@ -23,11 +23,11 @@ def release(folder: Path, name: str, floor: float = 75.0) -> tuple[Params, Works
     """Parameters and a workspace with a parameter file and a model of its own below `folder`."""
     home = SHIPPED.experiment.model_copy(update={"name": name})
     evaluate = SHIPPED.evaluate.model_copy(update={"datasets": DATASETS, "models": ["base", "sc_grpo"]})
-    floors = SHIPPED.register.model_copy(update={"floors": {"mean_balanced_accuracy": floor}})
-    params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=floors)
+    gates = Gates(mean_balanced_accuracy=floor, no_regression=Compared(points=3.0, images=20))
+    params = replace(SHIPPED, experiment=home, evaluate=evaluate, register=SHIPPED.register.model_copy(update={"gates": gates}))
     here = folder / name
-    (here / "models" / "sc_grpo").mkdir(parents=True)
-    (here / "models" / "sc_grpo" / "weights.txt").write_bytes(b"weights")
+    (here / "models" / "sc_grpo").mkdir(parents=True, exist_ok=True)
+    (here / "models" / "sc_grpo" / "model.safetensors").write_bytes(b"weights")
     (here / "params.yaml").write_text(f"name: {name}")
     folders = ("raw", "data", "models", "reports", "checkpoints", "data/prepared", "models/pa_sft")
     return params, Workspace(name, here / "params.yaml", *(here / folder for folder in folders))
@@ -71,7 +71,7 @@ def test_a_release_is_a_parent_run_and_each_stage_a_child_of_it(mlflow_store):
     assert set(found) == {"release", "pa_sft", "evaluate@mvtec-0"}
     parents = {found[stage].data.tags["mlflow.parentRunId"] for stage in ("pa_sft", "evaluate@mvtec-0")}
     assert parents == {found["release"].info.run_id}
-    assert found["pa_sft"].data.metrics == {"loss": 0.5}
+    assert found["pa_sft"].data.metrics["loss"] == 0.5 and "nothing" not in found["pa_sft"].data.metrics
     assert found["pa_sft"].data.params["pa_sft.learning_rate"] == str(params.pa_sft.trainer["learning_rate"])
     assert found["evaluate@mvtec-0"].data.params["evaluate.batch_size"] == str(params.evaluate.batch_size)
 
@@ -92,9 +92,32 @@ def test_a_run_states_what_it_was_made_from(mlflow_store):
     import mlflow
 
     run = runs(work)["prepare"]
+    left = json.loads((work.reports / "lineage" / "prepare.json").read_text())
+    assert left == {**lineage_of(work), "stage": "prepare", "run_id": run.info.run_id, "release_run": run.data.tags["mlflow.parentRunId"]}
     assert {key: run.data.tags[key] for key in lineage_of(work)} == lineage_of(work)
     assert len(run.data.tags["dvc_lock_sha256"]) == 64
     assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/data_fingerprints.json") == {str(work.data / "prepared"): "abc.dir"}
+
+
+def test_hours_and_costs_are_on_the_stage_on_the_release_and_on_the_version(mlflow_store, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("IADR1_PRICE_CORE_HOUR", "36")
+    params, work = release(mlflow_store, "costly")
+    evaluated(work, right=9)
+    with stage_run(work, "pa_sft", params):
+        sum(range(1_000_000))
+    with pytest.raises(ReportError), stage_run(work, "sc_grpo", params):
+        raise ReportError("failed hours are used hours")
+    found = runs(work)
+    assert 0 < found["pa_sft"].data.metrics["cost"] == pytest.approx(36 * found["pa_sft"].data.metrics["core_hours"])
+    both = [found[stage].data.metrics["core_hours"] for stage in ("pa_sft", "sc_grpo")]
+    assert found["release"].data.metrics["core_hours"] == pytest.approx(sum(both))
+    assert not (work.reports / "lineage" / "sc_grpo.json").exists()
+    register.main(params, work)
+    version = MlflowClient().get_model_version("iad-r1-costly", "1")
+    assert float(version.tags["core_hours"]) == pytest.approx(both[0], abs=1e-4)
+    assert {"gpu_hours", "cost"} <= set(version.tags)
 
 
 def test_a_table_shows_its_images(mlflow_store):
@@ -111,7 +134,7 @@ def test_a_table_shows_its_images(mlflow_store):
     assert table["data"][0][0]["type"] == "image"
 
 
-def test_a_model_past_the_floors_is_staging_and_is_registered_once(mlflow_store):
+def test_a_model_past_the_gates_is_staging_and_is_registered_once(mlflow_store):
     from mlflow import MlflowClient
 
     params, work = release(mlflow_store, "good")
@@ -132,7 +155,7 @@ def test_a_model_past_the_floors_is_staging_and_is_registered_once(mlflow_store)
     assert version.tags["gates"] == "passed"
 
 
-def test_a_model_below_a_floor_is_registered_without_alias_and_told_why(mlflow_store, capsys):
+def test_a_model_that_a_gate_refuses_is_registered_without_alias_and_told_why(mlflow_store, capsys):
     from mlflow import MlflowClient
 
     params, work = release(mlflow_store, "weak")
@@ -141,7 +164,10 @@ def test_a_model_below_a_floor_is_registered_without_alias_and_told_why(mlflow_s
     registered = json.loads((work.reports / "summary.json").read_text())["registered"]
     assert registered["alias"] is None
     assert registered["message"] in capsys.readouterr().out
-    assert registered["message"] == "iad-r1-weak version 1, not promoted: mean_balanced_accuracy is 60.00, not at least 75"
+    why = "mean_balanced_accuracy: mean balanced accuracy of 2 data sets is 60.0 %, not at least 75"
+    assert registered["message"] == f"iad-r1-weak version 1, not promoted: {why}"
+    assert json.loads((work.reports / "decision.json").read_text())["verdict"] == "refused"
+    assert "**refused**" in (work.reports / "decision.md").read_text()
     assert not MlflowClient().get_registered_model("iad-r1-weak").aliases
 
 
@@ -152,6 +178,10 @@ def test_the_summary_has_the_form_that_was_promised(mlflow_store):
     summary = json.loads((work.reports / "summary.json").read_text())
     model = summary["models"]["sc_grpo"]
     assert {"models", "registered"} == set(summary)
+    assert summary["registered"]["lineage"].items() >= lineage_of(work).items()
+    assert {"run_id", "release_run"} <= summary["registered"]["lineage"].keys()
+    page = (work.reports / "report.html").read_text()
+    assert f"iad-r1-summary version {summary['registered']['version']}" in page and "DVC lock" in page
     assert set(model["datasets"]) == set(DATASETS)
     assert {"n", "balanced_accuracy", "tpr", "tnr", "unreadable"} <= set(model["datasets"]["mvtec"])
     assert (model["mean_balanced_accuracy"], model["datasets"]["visa"]["tpr"], model["datasets"]["visa"]["tnr"]) == (95.0, 90.0, 100.0)

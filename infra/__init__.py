@@ -1,0 +1,1 @@
+"""What the chain runs on: images, manifests, and the same services as processes of one machine."""
