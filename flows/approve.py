@@ -36,7 +36,7 @@ class Approval(RunInput):
 
 @flow(name="approve", persist_result=False)
 def approve(
-    version: str = "staging",
+    version: int | str = "staging",
     to: str = "production",
     name: str = "iad-r1",
     who: str | None = None,
@@ -47,6 +47,7 @@ def approve(
 
     Fails after `timeout` seconds without an answer.
     """
+    version = str(version)
     if who is None or why is None:
         answer = asked(version, to, name, timeout)
         if not answer.approve:

@@ -109,6 +109,9 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
         eval_dataset=validation_rows,
         processing_class=processor,
     )
+    # TRL's own loss is one over all tokens of a step, but only for models that take their number themselves, as Qwen's do not: of those it would
+    # be a mean of the means of each part and process, so another one with each number of them.
+    trainer.model_accepts_loss_kwargs = True
     trainer.add_callback(_validates_before_saving())
     return trainer
 

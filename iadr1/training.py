@@ -220,6 +220,9 @@ def run(trainer: Any, job: Job) -> Job | None:
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     with trainer.accelerator.main_process_first():
         checkpoint = resume_point(job.checkpoints)
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # the checkpoint remembers what was measured then
+        _take_no_step_too_many(trainer)
     with guards.sigterm() as wish:
         _add_callbacks(trainer, job, guards.saves_when_asked(wish))
         try:
@@ -236,6 +239,22 @@ def run(trainer: Any, job: Job) -> Job | None:
             f"asked to stop (SIGTERM) at step {trainer.state.global_step}; a checkpoint is saved in {job.checkpoints}, the next run resumes."
         )
     return smaller
+
+
+def _take_no_step_too_many(trainer: Any) -> None:
+    """Let a run that resumes after its last step train no more: transformers would take another one before it sees that none is left."""
+    run_epoch = trainer._run_epoch
+
+    def unless_done(*, resume_from_checkpoint: str, **others: Any) -> None:
+        if trainer.state.global_step < trainer.state.max_steps:
+            run_epoch(resume_from_checkpoint=resume_from_checkpoint, **others)
+            return
+        trainer._load_rng_state(resume_from_checkpoint)
+        # Without a step there are no completions, and TRL would write so over those of the last one.
+        trainer.log_completions = False
+        trainer.control.should_training_stop = True
+
+    trainer._run_epoch = unless_done
 
 
 def _add_callbacks(trainer: Any, job: Job, *callbacks: Any) -> None:

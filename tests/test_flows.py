@@ -334,6 +334,7 @@ def test_a_retrain_skips_when_nothing_changed_and_runs_when_something_has(dvc_pr
     assert Path("reports/summary.md").read_text() == "new"
 
 
+@pytest.mark.slow
 def test_a_retrain_looks_again_where_the_graph_does_not_state_what_a_stage_reads(dvc_project, prefect_server, monkeypatch):
     from flows.retrain import NOTHING, retrain
 
@@ -371,6 +372,7 @@ sys.exit({"13": 3, "14": 1}.get(sys.argv[3], 0))
 def stand_for(module, text):
     path = Path(*module.split(".")).with_suffix(".py")
     path.parent.mkdir(exist_ok=True)
+    path.with_name("__init__.py").touch()  # without it Python takes the project's own package
     path.write_text(text)
 
 

@@ -118,6 +118,27 @@ def test_a_killed_training_resumes_to_the_weights_and_the_curve_of_an_undisturbe
     assert training.curve(outcome.history, pa_sft.COLUMNS, of="loss") == training.curve(undisturbed[1].history, pa_sft.COLUMNS, of="loss")
 
 
+def test_a_training_killed_after_its_last_step_takes_no_other(samples: list[Sample], tmp_path: Path) -> None:
+    keys = {"max_steps": 4, "lr_scheduler_type": "constant"}  # in the midst of an epoch
+    whole, _ = trained(tmp_path / "whole", samples, **keys)
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", samples, callbacks=[killed_after(4, "on_train_end")], **keys)
+    weights, outcome = trained(tmp_path / "killed", samples, **keys)
+    assert (weights, outcome.steps) == (whole, 4)
+
+
+def test_a_batch_taken_in_parts_weighs_each_token_the_same(samples: list[Sample], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    # Plain gradient descent: Adam would make a step of full size even from a rounding error.
+    once = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0}
+    trained(whole, samples, **once)
+    trained(parts, samples, **once, per_device_train_batch_size=1, gradient_accumulation_steps=KEYS["per_device_train_batch_size"])
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole, parts))
+    assert max((one[name] - other[name]).abs().max().item() for name in one) < 1e-5
+
+
 @pytest.mark.parametrize("damage", ["unmarked", "a bit flipped", "cut off", "a file is gone", "marked before its hashes were written"])
 def test_a_checkpoint_that_is_not_as_it_was_written_is_removed_and_not_resumed_from(tmp_path: Path, damage: str) -> None:
     for step in (2, 10, 12):

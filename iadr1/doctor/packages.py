@@ -42,6 +42,7 @@ KNOWN_BAD = (
     Bad("torchvision", "!=0.28.*", "torch", "==2.13.*", "torchvision's operators are built against another torch"),
     Bad("transformers", "<5.10", "trl", ">=1.16", "TRL asks for a newer transformers"),
     Bad("pathspec", ">=1", "dvc", "<3.67", "DVC cannot read .dvcignore (_DIR_MARK)"),
+    Bad("sqlalchemy", ">=2.1", "prefect", "<3.8", "Prefect's schedules never fire (bulk DML on FlowRun.state), and nothing says so"),
     Bad("pyarrow", ">=26", "mlflow", "<3.18", "MLflow asks for pyarrow<26"),
 )
 

@@ -18,7 +18,7 @@ Choice = Callable[[History], int]
 
 ATTEMPTS = 200  # of one among many that change the registry at once; each attempt lets one of them through
 UNANSWERED = 20  # of these: of a registry that is busy, or answers none of them
-PAUSE = 0.05  # seconds, for the first of them
+MOST_TURNS = 8  # that one waits, each as long as an attempt takes here, so that a slow registry is given more time
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def _carried_out(
     identity, verified, unanswered = uuid4().hex, set[int](), 0
     decision: Decision | None = None
     for attempt in range(ATTEMPTS):
+        began = time.monotonic()
         history = store.history()
         if history.holds(identity):
             done = next(entry for entry in history.entries if entry.id == identity)
@@ -114,7 +115,7 @@ def _carried_out(
         entry = history.next(Entry(identity, action, version, 0, who, why, decision=decision.to_json() if decision else ""))
         unanswered += not _tried(store, entry, patient=unanswered < UNANSWERED)
         if attempt:
-            time.sleep(random.uniform(0, PAUSE * min(attempt, 20)))
+            time.sleep(random.uniform(0, (time.monotonic() - began) * min(attempt, MOST_TURNS)))
     raise ModelError(f"{store.name}: others change the registry all the time; {ATTEMPTS} attempts came too late. Try again.")
 
 

@@ -6,8 +6,10 @@ The store is the one of $MLFLOW_REGISTRY_URI or $MLFLOW_TRACKING_URI, else mlflo
 import hashlib
 import json
 import os
+import random
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +97,7 @@ class Store:
         """Set tags of a version."""
         with _told(f"{self.name} version {number}"):
             for key, value in tags.items():
-                self.client.set_model_version_tag(self.name, str(number), key, value)
+                _settled(self.client.set_model_version_tag, self.name, str(number), key, value)
 
     def aliases(self) -> dict[str, int]:
         """The aliases as MLflow has them."""
@@ -114,16 +116,16 @@ class Store:
             now = self.aliases()
             for alias, number in state.aliases.items():
                 if number is None and alias in now:
-                    self.client.delete_registered_model_alias(self.name, alias)
+                    _settled(self.client.delete_registered_model_alias, self.name, alias)
                 elif number is not None and now.get(alias) != number:
-                    self.client.set_registered_model_alias(self.name, alias, str(number))
+                    _settled(self.client.set_registered_model_alias, self.name, alias, str(number))
             for version in self._wrong(state, mirror):
                 stage = state.stage(version.number)
-                self.client.set_model_version_tag(self.name, str(version.number), STAGE, stage)
+                _settled(self.client.set_model_version_tag, self.name, str(version.number), STAGE, stage)
                 if mirror and version.stage_field != stage:
                     # Deprecated since MLflow 2.9, and still what older tools read.
                     with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                        self.client.transition_model_version_stage(self.name, str(version.number), stage)
+                        _settled(self.client.transition_model_version_stage, self.name, str(version.number), stage)
 
     def verify(self, number: int) -> None:
         """Compare every file of a version with its manifest, as it is stored now; raises ModelError that names what is not as registered."""
@@ -244,8 +246,23 @@ class Unanswered(ModelError):
     """A request whose answer did not come, or was that the registry is busy; whether it was carried out is not known."""
 
 
+MEETINGS = 10  # of two that write one row, before it is an error
 # MLflow's client calls it an internal error when a server cannot be reached; a busy database is unavailable.
 _UNKNOWN = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+
+
+def _settled(write: Callable[..., Any], *given: str) -> None:
+    """A write of a copy, again where it met another one: MLflow looks whether a row is there and then makes it, which two at once cannot both do."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, MEETINGS + 1):
+        try:
+            write(*given)
+            return
+        except MlflowException as error:
+            if attempt == MEETINGS or error.error_code not in (*_UNKNOWN, "BAD_REQUEST"):
+                raise
+            time.sleep(random.uniform(0, 0.1 * attempt))
 
 
 @contextmanager

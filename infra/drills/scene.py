@@ -206,9 +206,9 @@ def forget(project: Path, stages: tuple[str, ...], *, ran: str) -> None:
                 _remove(project / out["path"])
             del tree["stages"][name]
     lock.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    for entry in (project / ".dvc/cache/runs").glob("*/*/*"):
+    for entry in list((project / ".dvc/cache/runs").glob("*/*/*")):
         if f"tasks.{ran} " in yaml.safe_load(entry.read_text(encoding="utf-8"))["cmd"]:
-            entry.unlink()
+            shutil.rmtree(entry.parent)  # DVC does not expect it to be empty
 
 
 def _remove(path: Path) -> None:
