@@ -32,7 +32,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
     head = ["drill", "what is broken", "what a person reads", "live", "kept", "next run", "seconds"]
     rows = [_row(drill, found.get(drill.name)) for drill in DRILLS]
     minutes = sum(one.seconds for one in outcomes) / 60
-    return f"{HEAD}\n{table(head, rows)}\n{sum(one.passed for one in outcomes)} of {len(DRILLS)} held, in {minutes:.0f} minutes.\n"
+    return f"{HEAD}\n{table(head, rows)}\n{sum(one.passed for one in outcomes)} of the {len(outcomes)} that were run held, in {minutes:.0f} minutes.\n"
 
 
 def _row(drill: Drill, found: Outcome | None) -> list[str]:

@@ -41,6 +41,7 @@ def outcome(scene: Scene, drill: Drill) -> Outcome:
     kept: list[str] = []
     next_run: list[str] = []
     try:
+        scene.stack.start()
         scene.before(drill.before, drill.name)
         before = scene.records.all()
         try:
