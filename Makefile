@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table stack gate doctor test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
+.PHONY: help setup run table stack drill gate doctor test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ table: setup ## Run or resume a table of the paper and print ours beside it (T=3
 
 stack: setup ## Show a release, a promotion and a rollback on PostgreSQL, MLflow, Prefect and an S3 server of this machine
 	@$(BIN)/python -m infra.stack run $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)")
+
+drill: setup ## Disturb releases on purpose, and see that they recover (docs/drills.md)
+	@$(BIN)/python -m infra.drills
 
 gate: setup ## Decide whether a change may be merged: beside another commit (BASE=main), or LIVE=models:/iad-r1@production (EXPERIMENT=, LOCKED=1)
 	@$(BIN)/python -m tasks._gate $(if $(LIVE),--live "$(LIVE)",--base "$(or $(BASE),main)") $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") \

@@ -75,7 +75,10 @@ def _everywhere(name: str) -> Iterator[None]:
         except Exception as error:
             if "423" not in str(error.__cause__):
                 raise
-            raise _busy(f"another machine or folder holds the limit {limit} of {PREFECT_API_URL.value()}") from error
+            raise _busy(
+                f"another machine or folder holds the limit {limit} of {PREFECT_API_URL.value()}, or one that was killed less than a minute ago "
+                f"(if none runs at all: prefect gcl update {limit} --active-slots 0)"
+            ) from error
         yield
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from iadr1 import acceleration, backbones, guards, lora, sharding
 from iadr1.errors import ModelError, ParamsError, Stopped
 from iadr1.guards import Limits
+from iadr1.images import content_hash
 
 OURS = ("output_dir", "seed", "report_to")
 COMPLETE = "COMPLETE"
@@ -114,16 +115,22 @@ def trainer_of(kind: Any, job: Job, *, section: str, **options: Any) -> Any:
 
 
 def resume_point(checkpoints: Path) -> str | None:
-    """The newest complete checkpoint; half-written ones, which a kill leaves, are removed."""
+    """The newest checkpoint whose files are as they were written; half-written ones, which a kill leaves, and damaged ones are removed."""
     folders = {int(path.name.removeprefix("checkpoint-")): path for path in checkpoints.glob("checkpoint-*")}
     for step, path in list(folders.items()):
-        if not (path / COMPLETE).is_file():
+        if not (path / COMPLETE).is_file() or (path / COMPLETE).read_text(encoding="utf-8") != _hashes(path):
             shutil.rmtree(folders.pop(step))
     return str(folders[max(folders)]) if folders else None
 
 
+def _hashes(checkpoint: Path) -> str:
+    """The SHA-256 of every file of a checkpoint, as lines in the form of sha256sum."""
+    names = sorted(path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE)
+    return "".join(f"{content_hash(checkpoint / name)}  {name}\n" for name in names)
+
+
 def keeps_whole_checkpoints() -> Any:
-    """A callback that makes a checkpoint fit to resume from, and marks it once all of its files are written."""
+    """A callback that makes a checkpoint fit to resume from, and marks it with the hashes of its files once all of them are written."""
     from transformers import TrainerCallback
 
     class KeepWhole(TrainerCallback):
@@ -138,7 +145,7 @@ def keeps_whole_checkpoints() -> Any:
                 # The Trainer saves the names of the published layout but reloads by the names in memory: without this, a
                 # vision-language model would resume from its starting weights, with no more than a warning.
                 others["model"].save_pretrained(folder, save_original_format=False)
-            (folder / COMPLETE).touch()
+            (folder / COMPLETE).write_text(_hashes(folder), encoding="utf-8")
 
     return KeepWhole()
 
@@ -262,11 +269,11 @@ def _add_callbacks(trainer: Any, job: Job, *callbacks: Any) -> None:
         trainer.add_callback(callback)
 
 
-def _raise_where_full(checkpoints: Path, model: Path, error: Exception) -> None:
-    """Raise ModelError when the disk is full: torch and safetensors report that as errors of their own, without an errno."""
-    free = shutil.disk_usage(checkpoints).free
+def _raise_where_full(folder: Path, model: Path, error: Exception) -> None:
+    """Raise ModelError when the disk of a folder is full: torch and safetensors report that as errors of their own, without an errno."""
+    free = shutil.disk_usage(folder).free
     if free <= 2 * _largest_file(model):
-        raise ModelError(f"{checkpoints}: the disk is full ({free // 2**20} MiB left). Free some space; the next run resumes.") from error
+        raise ModelError(f"{folder}: the disk is full ({free // 2**20} MiB left). Free some space; the next run resumes.") from error
 
 
 def _largest_file(folder: Path) -> int:
@@ -275,13 +282,19 @@ def _largest_file(folder: Path) -> int:
 
 def outcome(trainer: Any, processor: Any, job: Job) -> Outcome:
     """What the training has logged, after its model is saved to where it goes, with its adapters merged into the weights."""
+    from safetensors import SafetensorError
+
     model = trainer.model
     parts = backbones.part_sizes(model)
     attention, state = model.config._attn_implementation, sharding.whole_state(trainer)
     if trainer.accelerator.is_main_process:
         if job.lora:
             model, state = lora.merged(model, job.model, job.lora, state), None
-        backbones.save(model, processor, job.into, state=state)
+        try:
+            backbones.save(model, processor, job.into, state=state)
+        except SafetensorError as error:
+            _raise_where_full(job.into, job.model, error)
+            raise
     return Outcome(trainer.state.log_history, trainer.state.global_step, parts, attention)
 
 

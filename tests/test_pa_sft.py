@@ -139,14 +139,27 @@ def test_a_batch_taken_in_parts_weighs_each_token_the_same(samples: list[Sample]
     assert max((one[name] - other[name]).abs().max().item() for name in one) < 1e-5
 
 
-def test_a_half_written_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
-    for step, complete in ((2, True), (10, True), (12, False)):
+@pytest.mark.parametrize("damage", ["unmarked", "a bit flipped", "cut off", "a file is gone", "marked before its hashes were written"])
+def test_a_checkpoint_that_is_not_as_it_was_written_is_removed_and_not_resumed_from(tmp_path: Path, damage: str) -> None:
+    for step in (2, 10, 12):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        if complete:
-            (folder / training.COMPLETE).touch()
+        (folder / "weights").write_bytes(b"weights")
+        (folder / training.COMPLETE).write_text(training._hashes(folder))
+    assert training.resume_point(tmp_path) == str(folder)
+    match damage:
+        case "unmarked":
+            (folder / training.COMPLETE).unlink()
+        case "a bit flipped":
+            (folder / "weights").write_bytes(b"weighus")
+        case "cut off":
+            (folder / "weights").write_bytes(b"")
+        case "a file is gone":
+            (folder / "weights").unlink()
+        case _:
+            (folder / training.COMPLETE).write_text("")
     assert training.resume_point(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert not (tmp_path / "checkpoint-12").exists()
+    assert not folder.exists()
 
 
 def test_frozen_parts_keep_their_weights(samples: list[Sample], tmp_path: Path) -> None:
@@ -199,6 +212,18 @@ def test_a_full_disk_is_told_from_other_errors(samples: list[Sample], tmp_path: 
     monkeypatch.setattr(training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=r"the disk is full \(0 MiB left\)"):
         trained(tmp_path, samples)
+
+
+def test_a_full_disk_is_told_where_the_model_is_saved_too(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def fails(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(backbones, "save", fails)
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=rf"{tmp_path}/model: the disk is full \(0 MiB left\)"):
+        trained(tmp_path, samples, max_steps=1)
 
 
 def test_an_evaluation_between_two_log_entries_leaves_no_hole_in_the_curve() -> None:

@@ -207,6 +207,8 @@ def _prefect(folder: Path, settings: Settings) -> Service:
     environment = {
         "PREFECT_HOME": str(home),
         "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
+        # In memory, a limit that was held when the server was killed would be held for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_API_AUTH_STRING": account,
         "PREFECT_API_AUTH_STRING": account,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
