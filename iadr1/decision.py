@@ -56,7 +56,8 @@ class Decision:
         if self.verdict == PASSED:
             asked = [gate for gate in self.gates if gate.verdict == PASSED]
             return f"all {len(asked)} gates passed"
-        return "; ".join(f"{gate.name}: {gate.reason}" for gate in self.gates if gate.verdict == self.verdict)
+        reasons = [f"{gate.name}: {gate.reason}" for gate in self.gates if gate.verdict == self.verdict]
+        return "; ".join(reasons) or "no gate applies; set one in params.yaml: register.gates"
 
     def to_json(self) -> str:
         """The record; the same case gives the same text."""

@@ -369,18 +369,21 @@ sys.exit({"13": 3, "14": 1}.get(sys.argv[3], 0))
 """
 
 
-def stand_for(module, text):
-    path = Path(*module.split(".")).with_suffix(".py")
-    path.parent.mkdir(exist_ok=True)
-    path.with_name("__init__.py").touch()  # without it Python takes the project's own package
-    path.write_text(text)
+def stand_for(module, text, monkeypatch):
+    """Put a module of this text before the project's own; what else the project's package has can still be imported."""
+    package, name = module.split(".")
+    Path(package).mkdir(exist_ok=True)
+    Path(package, "__init__.py").write_text(f"__path__.append({str(ROOT / package)!r})\n")
+    Path(package, f"{name}.py").write_text(text)
+    # Before what the environment of `make setup` imports at the start of every process.
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
 
 
-def test_drift_is_told_and_opens_a_retrain(dvc_project, prefect_server):
+def test_drift_is_told_and_opens_a_retrain(dvc_project, prefect_server, monkeypatch):
     from flows.watch import watch
 
-    stand_for("tasks._watch", WATCH)
-    stand_for("tasks._unwatched", "")
+    stand_for("tasks._watch", WATCH, monkeypatch)
+    stand_for("tasks._unwatched", "", monkeypatch)
     other = "{cmd: python stage.py other other_source.txt other.txt, deps: [other_source.txt], outs: [other.txt]}"
     Path("dvc.yaml").write_text(f"stages: {{other: {other}}}")
     assert final(watch, images="light") == ("Completed", "none")
@@ -396,7 +399,7 @@ def test_who_runs_an_approval_says_yes_and_the_gates_have_the_last_word(tmp_path
     from flows import approve
 
     monkeypatch.chdir(tmp_path)
-    stand_for("iadr1.__main__", REGISTRY)
+    stand_for("iadr1.__main__", REGISTRY, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["flows.approve", version, "--who", "Ada", "--why", "three weeks on line 2"])
     with pytest.raises(SystemExit) as ended:
         approve.main()
@@ -418,7 +421,7 @@ def test_no_answer_in_time_promotes_nothing(tmp_path, prefect_server, monkeypatc
     from flows.approve import approve
 
     monkeypatch.chdir(tmp_path)
-    stand_for("iadr1.__main__", REGISTRY)
+    stand_for("iadr1.__main__", REGISTRY, monkeypatch)
     assert final(approve, version="9", timeout=1)[0] == "Failed"
     assert not Path("promoted").exists()
 

@@ -151,6 +151,11 @@ def test_staging_does_not_ask_whether_it_is_better():
     assert decide(case(live=GOOD), limits, to="production").verdict == REFUSED
 
 
+def test_where_no_gate_applies_nothing_passes_and_the_reason_is_told():
+    decision = decide(case(), {}, to="staging")
+    assert (decision.verdict, decision.summary) == (UNDECIDED, "no gate applies; set one in params.yaml: register.gates")
+
+
 def test_a_limit_of_null_is_not_asked():
     assert [gate.name for gate in decide(case(), {"seconds": None, "same_answer": 80.0}, to="production").gates] == ["same_answer"]
 
