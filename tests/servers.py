@@ -65,7 +65,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, user=user, cwd=data)
     try:
         _wait_for_port(port, server, folder / "postgres.log")
-        yield f"postgresql://iadr1:a%20test@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg://iadr1:a%20test@127.0.0.1:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(60)
