@@ -184,7 +184,7 @@ def test_a_program_that_is_not_there_says_what_to_install() -> None:
 
 def test_the_demonstration_changes_what_its_experiment_has_and_calls_what_there_is() -> None:
     keys = yaml.safe_load((ROOT / "experiments" / "stack.yaml").read_text())
-    assert keys["sc_grpo"]["max_steps"] >= 1
+    assert keys["pa_sft"]["num_train_epochs"] >= 1
     modules = {command[2] for _, command in demonstration.steps("stack") if command}
     assert modules == {"flows.release", "dvc", "iadr1"}
 

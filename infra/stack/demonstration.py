@@ -54,7 +54,7 @@ def steps(experiment: str) -> list[tuple[str, tuple[str, ...]]]:
         ("a release", release),
         ("its data and models to the bucket", push),
         ("its version to production", registry("promote", "staging", "--to", "production", *by, "--why", "the first")),
-        ("SC-GRPO takes one step more", EDIT),
+        ("PA-SFT takes one epoch more", EDIT),
         ("a second release", release),
         ("its data and models to the bucket", push),
         ("its version to production", registry("promote", "staging", "--to", "production", *by, "--why", "trained longer")),
@@ -84,9 +84,9 @@ def commit(project: Path, message: str) -> None:
 
 
 def change(experiment: Path) -> None:
-    """Let SC-GRPO take one step more."""
+    """Let PA-SFT take one epoch more."""
     keys = yaml.safe_load(experiment.read_text(encoding="utf-8"))
-    keys["sc_grpo"]["max_steps"] += 1
+    keys["pa_sft"]["num_train_epochs"] += 1
     experiment.write_text(yaml.safe_dump(keys, sort_keys=False), encoding="utf-8")
 
 
