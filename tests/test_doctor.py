@@ -65,7 +65,7 @@ def test_versions_that_break_are_told_and_the_lock_s_are_not(bad, monkeypatch):
         allowed = bad.beside not in pinned or not SpecifierSet(bad.beside_versions).contains(pinned[bad.beside])
         assert allowed or not SpecifierSet(bad.versions).contains(pinned[bad.package])
     low = bad.versions.lstrip("<>=!").replace("*", "1")
-    beside = {"": "0.32.0", "<3.9": "3.8.8", "<3.67": "3.65", "<3.18": "3.17.2", "<0.34": "0.33", ">=0.27,<0.34": "0.32.0"}
+    beside = {"": "0.32.0", "<3.8": "3.7.7", "<3.9": "3.8.8", "<3.67": "3.65", "<3.18": "3.17.2", "<0.34": "0.33", ">=0.27,<0.34": "0.32.0"}
     other = beside.get(bad.beside_versions, bad.beside_versions.lstrip("<>=").replace("*", "0"))
     with_versions(monkeypatch, **{bad.package: "1.0" if bad.versions[0] in "!<" else low, bad.beside: other})
     found = [one for one in packages.known_bad(OURS) if bad.shows in one.found]
