@@ -81,8 +81,8 @@ def _run(pipeline: str, stage: str, gpus: str | None) -> dvc.Outcome:
 @flow(name="release", persist_result=False)
 def release(experiment: str | None = None, data: str | None = None) -> None:
     """Bring every stage up to date, and leave the summary as an artifact; raises Busy where another release of the project runs."""
-    pipeline = pipeline_of(experiment, data)
     with alone(experiment or "root"):
+        pipeline = pipeline_of(experiment, data)
         plan = dvc.plan(pipeline)
         outcomes: dict[str, str] = {}
         try:

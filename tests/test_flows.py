@@ -287,17 +287,20 @@ def test_a_wrong_number_of_evaluations_is_refused_by_name(told, monkeypatch):
         slots()
 
 
-def test_a_second_release_tells_who_runs_and_ends_with_a_code_of_its_own(dvc_project, prefect_server, monkeypatch, capfd):
+@pytest.mark.parametrize(("name", "words"), [("root", []), ("not-composed", ["--experiment", "not-composed"])])
+def test_a_second_release_tells_who_runs_before_it_writes_anything_and_ends_with_a_code_of_its_own(
+    name, words, dvc_project, prefect_server, monkeypatch, capfd
+):
     from flows import release
     from flows.lock import alone
 
-    monkeypatch.setattr(sys, "argv", ["flows.release"])
-    with alone("root"), pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(sys, "argv", ["flows.release", *words])
+    with alone(name), pytest.raises(SystemExit) as ended:
         release.main()
     said = capfd.readouterr().err
     assert ended.value.code == 75
     assert f"another release of this project runs: process {os.getpid()} of" in said and "Wait for it, or stop it." in said
-    with alone("another"), alone("root"):
+    with alone("another"), alone(name):
         pass
 
 
