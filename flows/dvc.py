@@ -119,14 +119,16 @@ def _outcome(lines: Iterable[str]) -> Outcome:
     return "restored" if "is cached - skipping run" in said else "ran"
 
 
-def _failure(stage: str, lines: Iterable[str]) -> StageFailed:
+def _failure(stage: str, lines: Sequence[str]) -> StageFailed:
+    if any(re.search(r"exited with -(9|15)$", line) for line in lines):
+        return StageFailed(stage, f"{stage} was killed; run again to go on where it stopped", explained=False)
     told = [line for line in lines if not _CHATTER.match(line)]
-    own = [line for line in told if line.startswith(f"{stage.partition('@')[0]}: ")]
+    # What a stage says before it crashes is not why.
+    crashed = max((at for at, line in enumerate(told) if line.startswith("Traceback ")), default=0)
+    own = [line for line in told[crashed:] if line.startswith(f"{stage.partition('@')[0]}: ")]
     if own:
         return StageFailed(stage, own[-1], explained=True)
-    killed = any(re.search(r"exited with -(9|15)$", line) for line in lines)
-    ended = f"{stage} was killed; run again to go on where it stopped" if killed else (told[-1].strip() if told else "ended without a word")
-    return StageFailed(stage, ended, explained=False)
+    return StageFailed(stage, told[-1].strip() if told else "ended without a word", explained=False)
 
 
 def _started(*arguments: str) -> subprocess.Popen[str]:

@@ -34,17 +34,19 @@ stages:
       - reports/summary.md: {cache: false}
 """
 
-# Passes on the first word of its source; "broken" is an error that it explains, "crash" one that it does not.
+# Passes on the first word of its source; "broken" is an error that it explains, "crash" one that it does not, "kill" is a SIGKILL.
 STAGE = """
-import sys
+import os, signal, sys
 from pathlib import Path
 name, source, target = sys.argv[1:]
 word = Path(source).read_text().split()[0]
-print(f"{name} reads {word}", flush=True)
+print(f"{name}: reads {word}.", flush=True)
 if name == "prepare" and word == "broken":
     sys.exit("prepare: fetched.txt is broken; mend it.")
 if name == "prepare" and word == "crash":
     raise ValueError("nobody thought of this")
+if name == "prepare" and word == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
 Path(target).parent.mkdir(exist_ok=True)
 Path(target).write_text(word)
 """
