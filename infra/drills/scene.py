@@ -209,6 +209,7 @@ def forget(project: Path, stages: tuple[str, ...], *, ran: str) -> None:
     for entry in list((project / ".dvc/cache/runs").glob("*/*/*")):
         if f"tasks.{ran} " in yaml.safe_load(entry.read_text(encoding="utf-8"))["cmd"]:
             shutil.rmtree(entry.parent)  # DVC does not expect it to be empty
+    _remove(project / ".checkpoints")  # there are the answers of the evaluation
 
 
 def _remove(path: Path) -> None:
