@@ -44,12 +44,24 @@ def registered_version(store: Store, candidate: Candidate, *, run_id: str) -> tu
         for known in reversed(store.versions()):
             if known.tags.get(MANIFEST_SHA256) == identity and _is_whole(store, known):
                 return known, False
-    # Its warnings are about input examples and type hints; the signature is stated here.
-    with warnings.catch_warnings(action="ignore"):
-        logged = _log_inspector(candidate)
+    logged = _sent(store.name, candidate)
     location = store.client.get_logged_model(logged.model_id).artifact_location
     tags = {**candidate.lineage, MANIFEST_SHA256: identity, MANIFEST: text_of(_whole_manifest(location, candidate))}
     return store.add(logged.model_uri, tags, run_id=run_id, model_id=logged.model_id), True
+
+
+def _sent(name: str, candidate: Candidate) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Its warnings are about input examples and type hints; the signature is stated here.
+        with warnings.catch_warnings(action="ignore"):
+            return _log_inspector(candidate)
+    except MlflowException as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name}: its files could not be sent to MLflow's store ({why}). No version was made. See that the server and its bucket answer, and run again."
+        ) from error
 
 
 def _is_whole(store: Store, known: Version) -> bool:

@@ -42,7 +42,7 @@ def s3_refuses(scene: Scene) -> str:
 def s3_returns_500(scene: Scene) -> str:
     """The bucket of MLflow fails whatever is uploaded to it; MLflow's client asks seven times, here twice."""
     with scene.rules(s3=lambda request: Reply(500, BROKEN) if puts("/models/")(request) else None):
-        return refused(scene.release(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1").ended(), "register")
+        return refused(scene.release(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1").ended(), "failed: register", "No version was made")
 
 
 def s3_loses_an_upload(scene: Scene) -> str:
