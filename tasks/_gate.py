@@ -70,9 +70,14 @@ class Side:
             self._require_lock(pipeline, target)
             self.run(sys.executable, "-m", "dvc", "pull", "--allow-missing", target)
         else:
-            self.run(sys.executable, "-m", "dvc", "repro", "--pull", "--allow-missing", target)
+            self.run(sys.executable, "-m", "dvc", "repro", *self._pulling(), target)
         params_file = (self.folder / pipeline).with_name("params.yaml")
         return self.folder / Workspace.of(load(params_file), params_file).predictions
+
+    def _pulling(self) -> Sequence[str]:
+        # Without a remote DVC would fail at what it has in its own cache.
+        remote = self._ended(sys.executable, "-m", "dvc", "config", "core.remote").stdout.strip()
+        return ("--pull", "--allow-missing") if remote else ()
 
     def _require_lock(self, pipeline: str, target: str) -> None:
         lock = str(Path(pipeline).with_name("dvc.lock"))

@@ -6,6 +6,7 @@ python -m infra.drills [--only NAME ...] [--list]    all of them also write docs
 import argparse
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return STOPPED
     if not given.only:
-        PAGE.write_text(page(outcomes), encoding="utf-8")
+        PAGE.write_text(page(outcomes, commit()), encoding="utf-8")
     failed = [one.drill.name for one in outcomes if not one.passed]
     print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} drills held" + (f"; not: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
@@ -60,6 +61,12 @@ def drilled(folder: Path, drills: Sequence[Drill]) -> list[Outcome]:
         return [shown(outcome(scene, drill)) for drill in drills]
     finally:
         scene.close()
+
+
+def commit() -> str:
+    """The commit that the drills were run at; "unknown" outside of a repository."""
+    told = subprocess.run(("git", "describe", "--always", "--dirty", "--exclude=*"), capture_output=True, text=True, check=False)
+    return told.stdout.strip() or "unknown"
 
 
 def shown(found: Outcome) -> Outcome:

@@ -26,13 +26,14 @@ for it. After each drill three questions are asked, from the services' own datab
 """
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The page as Markdown; a drill without an outcome was not run."""
+def page(outcomes: Sequence[Outcome], commit: str) -> str:
+    """The page as Markdown, of drills at a commit; one without an outcome was not run."""
     found = {one.drill.name: one for one in outcomes}
     head = ["drill", "what is broken", "what a person reads", "live", "kept", "next run", "seconds"]
     rows = [_row(drill, found.get(drill.name)) for drill in DRILLS]
     minutes = sum(one.seconds for one in outcomes) / 60
-    return f"{HEAD}\n{table(head, rows)}\n{sum(one.passed for one in outcomes)} of the {len(outcomes)} that were run held, in {minutes:.0f} minutes.\n"
+    held = sum(one.passed for one in outcomes)
+    return f"{HEAD}\n{table(head, rows)}\n{held} of the {len(outcomes)} that were run held, in {minutes:.0f} minutes, at commit {commit}.\n"
 
 
 def _row(drill: Drill, found: Outcome | None) -> list[str]:

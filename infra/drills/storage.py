@@ -69,8 +69,8 @@ def cut_while_pushing(scene: Scene) -> str:
 
     def rule(request: Request) -> Reply | None:
         if third(request):
-            request.read(1024)
             cut.set()
+            request.read(1)
         if cut.is_set():
             raise CutOff
         return None
