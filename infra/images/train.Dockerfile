@@ -13,10 +13,10 @@ RUN pip install --no-cache-dir uv==0.13.9 \
     && uv pip install --no-cache --python /opt/iadr1/bin/python --no-deps --requirement lock.txt
 
 FROM python:3.11.14-slim-bookworm
-# git: DVC reads the commit that a result was made from. gcc: Triton builds the launchers of its kernels. tini: below. Debian keeps no old versions, so none can be pinned.
+# git: DVC reads the commit that a result was made from. gcc: Triton builds the launchers of its kernels. Debian keeps no old versions, so none can be pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc git libc6-dev tini \
+    && apt-get install --yes --no-install-recommends gcc git libc6-dev \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --create-home iadr1 \
     && install --directory --owner=iadr1 --group=iadr1 /workspace
@@ -39,6 +39,4 @@ ENV PATH=/opt/iadr1/bin:$PATH \
     WANDB_MODE=disabled
 USER 10001:10001
 WORKDIR /workspace
-# A worker that is told to end lets its runs go on: -g tells them as well, so that a training ends its step and saves.
-ENTRYPOINT ["tini", "-g", "--"]
 CMD ["python", "--version"]
