@@ -220,12 +220,15 @@ def git_said(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-SMALL_GATES = """
+# PA-SFT as in params.yaml, which is what it takes to see something; little else.
+SEEING = """
+sc_grpo: {max_steps: 1}
+evaluate:
+  datasets: {dagm: {layout: dagm, folder: dagm}}
+  models: [sc_grpo]
+  max_new_tokens: 160
 register:
-  gates:
-    mean_balanced_accuracy: 0.0
-    unreadable_answers: 100.0
-    no_regression: {points: 3.0, images: 20}
+  gates: {mean_balanced_accuracy: 50.0, no_regression: {points: 3.0, images: 100}}
 """
 
 
@@ -234,12 +237,13 @@ register:
 def test_the_real_chain_is_red_where_a_change_lowers_its_accuracy(project, monkeypatch, capfd):  # noqa: F811
     """Answers are cut off after two tokens: what was trained is taken from DVC's run cache, and evaluated again."""
     monkeypatch.chdir(project)
-    smoke = Path("experiments/smoke.yaml")
-    smoke.write_text(smoke.read_text() + SMALL_GATES)
-    git("commit", "-qam", "gates for few images")
+    seeing = Path("experiments/seeing.yaml")
+    seeing.write_text(SEEING)
+    git("add", "-A")
+    git("commit", "-qm", "an experiment that sees")
     git("tag", "before")
-    smoke.write_text(smoke.read_text().replace("max_new_tokens: 32", "max_new_tokens: 2"))
+    seeing.write_text(SEEING.replace("max_new_tokens: 160", "max_new_tokens: 2"))
     git("commit", "-qam", "faster answers")
-    assert _gate.main(["--base", "before", "--experiment", "smoke"]) == 3
+    assert _gate.main(["--base", "before", "--experiment", "seeing"]) == 3
     report = Path("reports/gate/decision.md").read_text()
     assert "| no_regression" in report and "**refused**" in report and report.strip() in capfd.readouterr().out

@@ -14,7 +14,9 @@ import yaml
 
 from infra.drills import results
 from infra.drills.commands import Command, Ended, Failed, kill, left_behind
+from infra.drills.page import page
 from infra.drills.proxy import CutOff, Proxy, Reply
+from infra.drills.questions import Outcome
 from infra.drills.records import Version, lost
 from infra.drills.table import DRILLS
 
@@ -55,6 +57,17 @@ def test_the_page_has_a_line_for_every_drill_and_each_of_them_held():
     lines = (ROOT / "docs/drills.md").read_text().splitlines()
     told = {cells[1]: cells[4:7] for line in lines if line.startswith("|") and (cells := [cell.strip() for cell in line.split("|")])}
     assert {drill.name: told.get(drill.name) for drill in DRILLS} == {drill.name: ["yes"] * 3 for drill in DRILLS}
+
+
+def test_a_drill_writes_its_line_and_leaves_the_others_as_they_were():
+    first, second = DRILLS[:2]
+    before = page([Outcome(first, "so | and so", (), (), (), 1.2), Outcome(second, "", ("an alias leads nowhere",), (), (), 3.0)], "aaa")
+    assert "**no**: an alias leads nowhere" in before and f"1 of {len(DRILLS)} held." in before
+    after = page([Outcome(second, "", (), (), (), 4.0)], "bbb", before)
+    told = {row[1]: row[2:] for line in after.splitlines() if line.startswith("|") and (row := [cell.strip() for cell in line.split("|")])}
+    assert told[first.name] == [first.breaks, "so / and so", "yes", "yes", "yes", "1", "aaa", ""]
+    assert told[second.name] == [second.breaks, "", "yes", "yes", "yes", "4", "bbb", ""]
+    assert f"2 of {len(DRILLS)} held." in after
 
 
 class Echo(BaseHTTPRequestHandler):

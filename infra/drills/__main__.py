@@ -1,6 +1,6 @@
 """Disturb releases on purpose, and see that no half-registered version is live, nothing is lost, and the next run ends as if nothing had happened.
 
-python -m infra.drills [--only NAME ...] [--list]    all of them also write docs/drills.md
+python -m infra.drills [--only NAME ...] [--list]    each also writes its line of docs/drills.md
 """
 
 import argparse
@@ -28,7 +28,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m infra.drills", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[drill.name for drill in DRILLS], metavar="NAME", help="some of them")
     parser.add_argument("--list", action="store_true", help="tell their names")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they take place, made anew each time (default: %(default)s)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="where they take place, made anew each time; elsewhere than %(default)s the page stays as it is",
+    )
     given = parser.parse_args(words)
     if given.list:
         print("".join(f"{drill.name:<24}{drill.breaks}\n" for drill in DRILLS), end="")
@@ -43,8 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return STOPPED
-    if not given.only:
-        PAGE.write_text(page(outcomes, commit()), encoding="utf-8")
+    if given.folder == FOLDER:
+        PAGE.write_text(page(outcomes, commit(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     failed = [one.drill.name for one in outcomes if not one.passed]
     print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} drills held" + (f"; not: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0

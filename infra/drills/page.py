@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 from iadr1.report_tables import table
 from infra.drills.questions import Outcome
-from infra.drills.table import DRILLS, Drill
+from infra.drills.table import DRILLS
 
 LONGEST = 200
+HELD = "yes"
 HEAD = """\
 # Fault drills
 
 `make drill` disturbs releases on purpose, on the services of `make stack` (PostgreSQL, MLflow, Prefect and an S3 server as processes of this
-machine), and writes this page. `python -m infra.drills --only NAME` runs one drill, `--list` names them.
+machine), and writes this page. `python -m infra.drills --only NAME` runs one drill and writes its line, `--list` names them.
 
 Each drill begins with a copy of a small project that has been released once, as it was before the stage that is disturbed. Nothing is simulated
 inside the project's own code: processes get SIGKILL, S3 and MLflow are reached through a proxy that resets connections, answers errors or does not
@@ -26,28 +27,25 @@ for it. After each drill three questions are asked, from the services' own datab
 """
 
 
-def page(outcomes: Sequence[Outcome], commit: str) -> str:
-    """The page as Markdown, of drills at a commit; one without an outcome was not run."""
-    found = {one.drill.name: one for one in outcomes}
-    head = ["drill", "what is broken", "what a person reads", "live", "kept", "next run", "seconds"]
-    rows = [_row(drill, found.get(drill.name)) for drill in DRILLS]
-    minutes = sum(one.seconds for one in outcomes) / 60
-    held = sum(one.passed for one in outcomes)
-    return f"{HEAD}\n{table(head, rows)}\n{held} of the {len(outcomes)} that were run held, in {minutes:.0f} minutes, at commit {commit}.\n"
+COLUMNS = ("drill", "what is broken", "what a person reads", "live", "kept", "next run", "seconds", "commit")
 
 
-def _row(drill: Drill, found: Outcome | None) -> list[str]:
-    if found is None:
-        return [drill.name, drill.breaks, "not run", "", "", "", ""]
-    return [
-        drill.name,
-        drill.breaks,
-        _told(found.said),
-        _mark(found.live),
-        _mark(found.kept),
-        _mark(found.next_run),
-        f"{found.seconds:.0f}",
-    ]
+def page(outcomes: Sequence[Outcome], commit: str, before: str = "") -> str:
+    """The page as Markdown, of drills at a commit; one without an outcome is as the page had it before."""
+    rows = _rows(before) | {one.drill.name: _row(one, commit) for one in outcomes}
+    found = [rows.get(drill.name, [drill.name, drill.breaks, "not run", *[""] * 5]) for drill in DRILLS]
+    held = sum(row[3:6] == [HELD] * 3 for row in found)
+    return f"{HEAD}\n{table(COLUMNS, found)}\n{held} of {len(DRILLS)} held.\n"
+
+
+def _rows(text: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return {row[0]: row for row in rows if len(row) == len(COLUMNS)}
+
+
+def _row(found: Outcome, commit: str) -> list[str]:
+    answers = [_mark(wrong) for wrong in (found.live, found.kept, found.next_run)]
+    return [found.drill.name, found.drill.breaks, _told(found.said), *answers, f"{found.seconds:.0f}", commit]
 
 
 def _told(said: str) -> str:
@@ -57,4 +55,4 @@ def _told(said: str) -> str:
 
 
 def _mark(wrong: Sequence[str]) -> str:
-    return "yes" if not wrong else f"**no**: {_told(wrong[0])}"
+    return HELD if not wrong else f"**no**: {_told(wrong[0])}"

@@ -77,14 +77,14 @@ def cut_while_pushing(scene: Scene) -> str:
 
     push = ("dvc", "push", f"experiments/{NAME}/dvc.yaml")
     with scene.rules(s3=rule):
-        said = refused(scene.command(*push).ended(), code=1)
-    if not cut.is_set():
-        raise Failed(f"fewer than three files were pushed: {said}")
+        ended = scene.command(*push).ended()
+    if ended.code == 0 or not cut.is_set():
+        raise Failed(f"the push ended with exit code {ended.code}, {'' if cut.is_set() else 'not '}cut off: {ended.said}")
     refused(scene.command(*push).ended(), code=0)
     refused(scene.command("dvc", "status", "--cloud", f"experiments/{NAME}/dvc.yaml").ended(), "are in sync", code=0)
     if wrong := scene.records.damaged_in_the_remote():
         raise Failed(f"the remote has files whose bytes are not those of their names: {wrong}")
-    return said
+    return ended.said
 
 
 def disk_full(scene: Scene) -> str:
