@@ -84,7 +84,7 @@ def cut_while_pushing(scene: Scene) -> str:
     refused(scene.command("dvc", "status", "--cloud", f"experiments/{NAME}/dvc.yaml").ended(), "are in sync", code=0)
     if wrong := scene.records.damaged_in_the_remote():
         raise Failed(f"the remote has files whose bytes are not those of their names: {wrong}")
-    return ended.said
+    return next((line for line in ended.text.splitlines() if line.startswith("ERROR: ")), ended.said)
 
 
 def disk_full(scene: Scene) -> str:
