@@ -4,6 +4,7 @@ import ast
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,6 +144,8 @@ def test_a_whole_release_reaches_nobody(tmp_path):
         source = ROOT / name
         ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "smoke", "real", "rows")
         shutil.copytree(source, tmp_path / name, ignore=ignored) if source.is_dir() else shutil.copy(source, tmp_path / name)
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     (tmp_path / "home").mkdir()
     told = {"HOME": str(tmp_path / "home"), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "400"}
     done, reached = traced(tmp_path, sys.executable, "-m", "flows.release", "--experiment", "smoke", **told)
