@@ -49,7 +49,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return STOPPED
     if given.folder == FOLDER:
-        PAGE.write_text(page(outcomes, commit(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+        PAGE.write_text(page(outcomes, commit(), before), encoding="utf-8")
     failed = [one.drill.name for one in outcomes if not one.passed]
     print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} drills held" + (f"; not: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
