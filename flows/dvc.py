@@ -23,6 +23,10 @@ _CHATTER = re.compile(
     r"ERROR: failed to reproduce .*exited with|\s*$)"
 )
 
+# By SIGKILL or SIGTERM: DVC tells the signal, or 128 and the signal where $SHELL stays beside the stage instead of becoming it.
+# A training that was asked to stop ends by 143 too, but says so.
+_KILLED = re.compile(r"exited with (-9|-15|137|143)$")
+
 
 class DvcError(Exception):
     """DVC could not read the project; the message is its own."""
@@ -120,9 +124,9 @@ def _outcome(lines: Iterable[str]) -> Outcome:
 
 
 def _failure(stage: str, lines: Sequence[str]) -> StageFailed:
-    if any(re.search(r"exited with -(9|15)$", line) for line in lines):
-        return StageFailed(stage, f"{stage} was killed; run again to go on where it stopped", explained=False)
     told = [line for line in lines if not _CHATTER.match(line)]
+    if any(_KILLED.search(line) for line in lines) and not any("(SIGTERM)" in line for line in told):
+        return StageFailed(stage, f"{stage} was killed; run again to go on where it stopped", explained=False)
     # What a stage says before it crashes is not why.
     crashed = max((at for at, line in enumerate(told) if line.startswith("Traceback ")), default=0)
     own = [line for line in told[crashed:] if line.startswith(f"{stage.partition('@')[0]}: ")]

@@ -34,7 +34,8 @@ stages:
       - reports/summary.md: {cache: false}
 """
 
-# Passes on the first word of its source; "broken" is an error that it explains, "crash" one that it does not, "kill" is a SIGKILL.
+# Passes on the first word of its source; "broken" is an error that it explains, "crash" one that it does not, "kill" and "end" are signals,
+# "stop" is an end in good order after a SIGTERM.
 STAGE = """
 import os, signal, sys
 from pathlib import Path
@@ -45,8 +46,11 @@ if name == "prepare" and word == "broken":
     sys.exit("prepare: fetched.txt is broken; mend it.")
 if name == "prepare" and word == "crash":
     raise ValueError("nobody thought of this")
-if name == "prepare" and word == "kill":
-    os.kill(os.getpid(), signal.SIGKILL)
+if name == "prepare" and word in ("kill", "end"):
+    os.kill(os.getpid(), signal.SIGKILL if word == "kill" else signal.SIGTERM)
+if name == "prepare" and word == "stop":
+    print("prepare: asked to stop (SIGTERM); the next run resumes.", file=sys.stderr)
+    sys.exit(143)
 Path(target).parent.mkdir(exist_ok=True)
 Path(target).write_text(word)
 """

@@ -80,22 +80,27 @@ def test_a_project_that_dvc_cannot_read_is_told_in_its_words(dvc_project):
         dvc.plan(Path("dvc.yaml"))
 
 
+# dash stays beside the stage that it starts and tells its own exit code, bash becomes the stage.
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 @pytest.mark.parametrize(
     "word, line, explained",
     [
         ("broken", "prepare: fetched.txt is broken; mend it.", True),
         ("crash", "ValueError: nobody thought of this", False),
         ("kill", "prepare was killed; run again to go on where it stopped", False),
+        ("end", "prepare was killed; run again to go on where it stopped", False),
+        ("stop", "prepare: asked to stop (SIGTERM); the next run resumes.", True),
     ],
 )
-def test_a_failed_stage_ends_with_why_it_failed_and_not_with_what_it_said_before(dvc_project, word, line, explained):
+def test_a_failed_stage_ends_with_why_it_failed_and_not_with_what_it_said_before(dvc_project, monkeypatch, shell, word, line, explained):
+    monkeypatch.setenv("SHELL", shell)
     Path("source.txt").write_text(word)
     terminal = io.BytesIO()
     dvc.run_stage(Path("dvc.yaml"), "fetch", log=lambda text: None, terminal=terminal)
     with pytest.raises(dvc.StageFailed) as failed:
         dvc.run_stage(Path("dvc.yaml"), "prepare", log=lambda text: None, terminal=terminal)
     assert (str(failed.value), failed.value.explained) == (line, explained)
-    assert word == "kill" or line in terminal.getvalue().decode()
+    assert word in ("kill", "end") or line in terminal.getvalue().decode()
 
 
 def test_only_a_failure_that_nobody_explained_is_tried_again():
