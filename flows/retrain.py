@@ -7,10 +7,15 @@ python -m flows.retrain [--experiment NAME --data FOLDER]
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+# A person reads the commands' own output; Prefect's records go to its server.
+if __name__ == "__main__":
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 from prefect import flow, get_run_logger
 from prefect.states import Completed
@@ -31,7 +36,9 @@ def retrain(experiment: str | None = None, data: str | None = None, reason: str 
     due = dvc.plan(pipeline).due
     if not due:
         return skipped(NOTHING + (OF_DRIFT if reason == "drift" else ""))
-    get_run_logger().info("%s: changed since the last release: %s", reason, ", ".join(due))
+    changed = f"{reason}: changed since the last release: {', '.join(due)}"
+    get_run_logger().info(changed)
+    release.show(changed)
     try:
         release.release(experiment, data)
     except Busy as busy:
