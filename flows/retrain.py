@@ -43,7 +43,9 @@ def retrain(experiment: str | None = None, data: str | None = None, reason: str 
         release.release(experiment, data)
     except Busy as busy:
         return skipped(f"skipped: {busy}")
-    return Completed(message=registered(experiment))
+    message = registered(experiment)
+    release.show(message)
+    return Completed(message=message)
 
 
 def skipped(why: str) -> Any:

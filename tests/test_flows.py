@@ -360,6 +360,17 @@ def test_a_retrain_looks_again_where_the_graph_does_not_state_what_a_stage_reads
     assert Path("reports/summary.md").read_text() == "arrived"
 
 
+@pytest.mark.slow
+def test_a_person_at_a_terminal_reads_each_line_once(dvc_project, tmp_path):
+    Path("params.yaml").write_text("{fetch: {source: synthetic, manifest: null}, prepare: {reviews: null}}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = [sys.executable, "-m", "flows.retrain"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    for line in ("a person: changed since the last release: ", "prepare: reads first.", "released\n"):
+        assert done.stdout.count(line) == 1, done.stdout
+    assert "INFO" not in done.stdout
+
+
 # Stand for commands that have tests of their own: what the flow is to make of their exit codes and files is the question here.
 WATCH = """
 import json, sys
