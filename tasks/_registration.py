@@ -1,7 +1,8 @@
 """A version of the registered model: packed for MLflow, there with everything that belongs to it or not at all, and found again by its manifest."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import iadr1
 from iadr1.errors import ModelError
 from iadr1.registry.manifest import fingerprint, manifest_of, sha256, text_of
-from iadr1.registry.store import ANSWERS, EVALUATION, MANIFEST, MANIFEST_SHA256, MODEL, Store, Version, manifest_under
+from iadr1.registry.store import Store
+from iadr1.registry.version import ANSWERS, EVALUATION, MANIFEST, MANIFEST_SHA256, MODEL, Version, manifest_under
 
 # A registered version needs these beside the library, which goes with it.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch", "torchvision", "transformers")
@@ -44,20 +46,23 @@ def registered_version(store: Store, candidate: Candidate, *, run_id: str) -> tu
         for known in reversed(store.versions()):
             if known.tags.get(MANIFEST_SHA256) == identity and _is_whole(store, known):
                 return known, False
-    logged = _sent(store.name, candidate)
-    location = store.client.get_logged_model(logged.model_id).artifact_location
-    tags = {**candidate.lineage, MANIFEST_SHA256: identity, MANIFEST: text_of(_whole_manifest(location, candidate))}
+    with _sending(store.name):
+        logged = _log_inspector(candidate)
+        location = store.client.get_logged_model(logged.model_id).artifact_location
+        manifest = _whole_manifest(location, candidate)
+    tags = {**candidate.lineage, MANIFEST_SHA256: identity, MANIFEST: text_of(manifest)}
     return store.add(logged.model_uri, tags, run_id=run_id, model_id=logged.model_id), True
 
 
-def _sent(name: str, candidate: Candidate) -> Any:
+@contextmanager
+def _sending(name: str) -> Iterator[None]:
+    """MLflow's own errors as ours, in one line, and without its warnings: they are about input examples and type hints, the signature is stated."""
     from mlflow.exceptions import MlflowException
 
     try:
-        # Its warnings are about input examples and type hints; the signature is stated here.
         with warnings.catch_warnings(action="ignore"):
-            return _log_inspector(candidate)
-    except MlflowException as error:
+            yield
+    except (MlflowException, OSError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{name}: its files could not be sent to MLflow's store ({why}). No version was made. See that the server and its bucket answer, and run again."

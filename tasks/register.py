@@ -19,7 +19,8 @@ from iadr1.gates import STAGING, decide
 from iadr1.params import Params
 from iadr1.registry import lifecycle
 from iadr1.registry.states import ARCHIVED
-from iadr1.registry.store import ANSWERS, Store, Version
+from iadr1.registry.store import Store
+from iadr1.registry.version import ANSWERS, Version
 from iadr1.report import DatasetReport, EvalReport, ModelReport, iterate_predictions, write_predictions
 from iadr1.report_page import Evaluation, figures, page
 from iadr1.report_tables import table

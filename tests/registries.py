@@ -5,7 +5,8 @@ from pathlib import Path
 
 from iadr1.gates import LINEAGE
 from iadr1.registry.manifest import text_of
-from iadr1.registry.store import ANSWERS, MANIFEST, Store, Version, manifest_under
+from iadr1.registry.store import Store
+from iadr1.registry.version import ANSWERS, MANIFEST, Version, manifest_under
 from iadr1.report import Prediction, write_predictions
 
 ORIGIN = {**dict.fromkeys(LINEAGE, "abc"), "validation": "passed, 0 errors, 0 warnings"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iadr1.errors import ReportError
+from iadr1.errors import ModelError, ReportError
 from iadr1.params import Compared, Gates, Params, load
 from iadr1.report import EvalReport, Prediction, write_predictions
 from iadr1.samples import Sample, write_samples
@@ -169,6 +169,25 @@ def test_a_model_that_a_gate_refuses_is_registered_without_alias_and_told_why(ml
     assert json.loads((work.reports / "decision.json").read_text())["verdict"] == "refused"
     assert "**refused**" in (work.reports / "decision.md").read_text()
     assert not MlflowClient().get_registered_model("iad-r1-weak").aliases
+
+
+@pytest.mark.parametrize("function", ["mlflow.pyfunc.log_model", "mlflow.artifacts.download_artifacts"], ids=["sent", "read back"])
+def test_files_that_cannot_be_sent_or_read_back_are_told_in_a_line_and_make_no_version(mlflow_store, monkeypatch, function):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def refuses(*arguments, **named):
+        raise MlflowException("API request to the bucket failed with 500\nits second line")
+
+    params, work = release(mlflow_store, function.rpartition(".")[2].replace("_", "-"))
+    evaluated(work, right=9)
+    monkeypatch.setattr(function, refuses)
+    told = (
+        r"^iad-r1-\S+: its files could not be sent to MLflow's store \(API request to the bucket failed with 500\)\. No version was made\."
+    )
+    with pytest.raises(ModelError, match=told):
+        register.main(params, work)
+    assert not MlflowClient().search_model_versions(f"name = 'iad-r1-{work.name}'")
 
 
 def test_the_summary_has_the_form_that_was_promised(mlflow_store):

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from iadr1.params import Params
     from iadr1.registry.history import Entry, History
     from iadr1.registry.lifecycle import Judge, Outcome
-    from iadr1.registry.store import Store, Version
+    from iadr1.registry.store import Store
+    from iadr1.registry.version import Version
 
 HELP = "what is registered and what is live: list, show, history, promote, rollback, archive"
 EXAMPLES = """\

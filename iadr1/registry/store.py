@@ -3,48 +3,25 @@
 The store is the one of $MLFLOW_REGISTRY_URI or $MLFLOW_TRACKING_URI, else mlflow.db in the working folder. No code that was registered is run.
 """
 
-import hashlib
-import json
 import os
 import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
-
-import yaml
 
 from iadr1.errors import ModelError
 from iadr1.registry.history import Entry, History
 from iadr1.registry.manifest import difference, sha256
 from iadr1.registry.states import ALIASES, State
+from iadr1.registry.version import ANSWERS, STAGE, Version, fetched, kept, manifest_under
 
 LOCAL = Path("mlflow.db")
 WAYS = "Make one with `make run`, set MLFLOW_TRACKING_URI to your server, or name a model: --model FOLDER."
-MODEL, EVALUATION = "model", "evaluation"
-ANSWERS = f"artifacts/{EVALUATION}.jsonl"  # in a version
-MANIFEST, MANIFEST_SHA256, STAGE = "manifest", "manifest_sha256", "stage"
-# Python and MLflow write these beside what was registered when it is loaded.
-_WRITTEN_LATER = ("__pycache__", "registered_model_meta")
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version of a registered model: its number, what its tags tell, and when it was made (milliseconds since 1970)."""
-
-    name: str
-    number: int
-    tags: Mapping[str, str] = field(default_factory=dict)
-    made: int = 0
-    stage_field: str = "None"
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.number}"
 
 
 @dataclass(frozen=True)
@@ -81,17 +58,17 @@ class Store:
         """A new version, which is there with all its tags or not at all."""
         about = "Industrial inspector that explains itself (iadr1)"
         with _told(self.name):
-            return _version(self._create(self.name, about, source, dict(tags), run_id=run_id, model_id=model_id))
+            return Version.of(self._create(self.name, about, source, dict(tags), run_id=run_id, model_id=model_id))
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
         with _told(self.name):
-            return sorted((_version(one) for one in self._search(self.name)), key=lambda version: version.number)
+            return sorted((Version.of(one) for one in self._search(self.name)), key=lambda version: version.number)
 
     def version(self, number: int) -> Version:
         """One version; raises ModelError when there is none of that number."""
         with _told(f"{self.name} version {number}"):
-            return _version(self.client.get_model_version(self.name, str(number)))
+            return Version.of(self.client.get_model_version(self.name, str(number)))
 
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -130,8 +107,8 @@ class Store:
     def verify(self, number: int) -> None:
         """Compare every file of a version with its manifest, as it is stored now; raises ModelError that names what is not as registered."""
         version = self.version(number)
-        with self.files(number) as root:
-            wrong = difference(_stated(version), _hashes(root))
+        with self._fetched(version) as root:
+            wrong = difference(version.manifest, manifest_under(root))
         if wrong:
             raise ModelError(
                 f"{version} is not what was registered ({wrong}). It stays out of use: "
@@ -140,43 +117,35 @@ class Store:
 
     def evaluation(self, number: int) -> list[str]:
         """The lines of predictions that a version was registered with; raises ModelError when they are not as registered."""
-        from mlflow.artifacts import download_artifacts
-
         version = self.version(number)
-        stated = _stated(version).get(ANSWERS)
+        stated = version.manifest.get(ANSWERS)
         if stated is None:
             raise ModelError(f"{version} was registered without its predictions. Register the model again with `make run`.")
-        with _told(str(version)), TemporaryDirectory() as beside:
-            uri = self.client.get_model_version_download_uri(self.name, str(number))
-            file = (
-                Path(uri_path(uri), ANSWERS)
-                if _is_local(uri)
-                else Path(download_artifacts(artifact_uri=f"{uri}/{ANSWERS}", dst_path=beside))
-            )
+        with self._fetched(version, f"/{ANSWERS}") as file:
             if sha256(file) != stated:
                 raise ModelError(f"{version}: {ANSWERS} is not what was registered. Register the model again with `make run`.")
             return file.read_text(encoding="utf-8").splitlines()
-
-    @contextmanager
-    def files(self, number: int) -> Iterator[Path]:
-        """The folder of a version as the artifact store has it now, never a kept copy."""
-        from mlflow.artifacts import download_artifacts
-
-        with _told(f"{self.name} version {number}"), TemporaryDirectory() as beside:
-            uri = self.client.get_model_version_download_uri(self.name, str(number))
-            yield Path(uri_path(uri)) if _is_local(uri) else Path(download_artifacts(artifact_uri=uri, dst_path=beside))
 
     def opened(self, number: int) -> tuple[Path, Mapping[str, Any]]:
         """The model folder of a version and its settings; one that lies elsewhere is fetched once and kept. Both are as registered."""
         version = self.version(number)
         with _told(str(version)):
-            root = _kept(self.client.get_model_version_download_uri(self.name, str(number)))
-        wrong = difference(_stated(version), _hashes(root))
+            root = kept(self._uri(version))
+        wrong = difference(version.manifest, manifest_under(root))
         if wrong:
             raise ModelError(
                 f"{version}: {root} is not what was registered ({wrong}). Look at `iadr1 registry show {number}`; use another version."
             )
-        return _model(version, root)
+        return version.model_in(root)
+
+    @contextmanager
+    def _fetched(self, version: Version, part: str = "") -> Iterator[Path]:
+        """The files of a version, or a part of them, as the artifact store has them now, never a kept copy."""
+        with _told(str(version)), TemporaryDirectory() as beside:
+            yield fetched(self._uri(version) + part, Path(beside))
+
+    def _uri(self, version: Version) -> str:
+        return str(self.client.get_model_version_download_uri(version.name, str(version.number)))
 
     def _create(self, name: str, about: str, source: str, tags: dict[str, str], **more: Any) -> Any:
         """A version of a registered model, which is made for the first one."""
@@ -213,18 +182,6 @@ class Store:
             stage = state.stage(version.number)
             if version.tags.get(STAGE, "None") != stage or (mirror and version.stage_field != stage):
                 yield version
-
-
-def manifest_under(root: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a version, but what is written when it is loaded."""
-    return _hashes(root)
-
-
-def uri_path(uri: str) -> str:
-    """A local artifact URI as a path."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    return str(local_file_uri_to_path(uri))
 
 
 def _client(uri: str) -> Any:
@@ -277,48 +234,3 @@ def _told(what: str) -> Iterator[None]:
         raise kind(
             f"{what}: the registry does not give it ({(str(error).splitlines() or [''])[0]}). Look with `mlflow ui`. {WAYS}"
         ) from error
-
-
-def _version(found: Any) -> Version:
-    return Version(found.name, int(found.version), dict(found.tags), found.creation_timestamp or 0, found.current_stage or "None")
-
-
-def _stated(version: Version) -> dict[str, str]:
-    if MANIFEST not in version.tags:
-        raise ModelError(f"{version} has no manifest of its files, so nobody can tell what it is. Register the model with `make run`.")
-    return dict(json.loads(version.tags[MANIFEST]))
-
-
-def _hashes(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not set(path.relative_to(root).parts) & set(_WRITTEN_LATER))
-    return {path.relative_to(root).as_posix(): sha256(path) for path in files}
-
-
-def _is_local(uri: str) -> bool:
-    # mlflow-artifacts:/1/… names a server without a host.
-    return urlsplit(uri).scheme in ("", "file")
-
-
-def _kept(uri: str) -> Path:
-    """The folder of a version; one that lies elsewhere is fetched once and kept, because versions do not change."""
-    from mlflow.artifacts import download_artifacts
-
-    if _is_local(uri):
-        return Path(uri_path(uri))
-    kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "iadr1", "models", hashlib.sha256(uri.encode()).hexdigest()[:16])
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=kept.parent) as beside:
-            Path(download_artifacts(artifact_uri=uri, dst_path=beside)).rename(kept)
-    return kept
-
-
-def _model(version: Version, root: Path) -> tuple[Path, Mapping[str, Any]]:
-    told = root / "MLmodel"
-    flavor = yaml.safe_load(told.read_text(encoding="utf-8"))["flavors"].get("python_function", {}) if told.is_file() else {}
-    model = flavor.get("artifacts", {}).get(MODEL, {}).get("path")
-    if model is None:
-        raise ModelError(
-            f"{version}: {root} holds no inspector of this project (no artifact `model` in MLmodel). Register it with `make run`."
-        )
-    return root / model, flavor.get("config") or {}
