@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iadr1 import backbones, prompts, training
+from iadr1 import backbones, length_grouping, prompts, training
 from iadr1.backbones import completion_text, prompt_text
-from iadr1.errors import DatasetError
+from iadr1.errors import DatasetError, ParamsError
 from iadr1.images import open_image, require_readable
 from iadr1.plan import Plan, plan
 from iadr1.samples import Sample
@@ -21,10 +21,15 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], 
     """Tune `job.model` on the samples and save the result; resumes where a killed run has left a checkpoint.
 
     A prompt shows up to `shots` references before the query; with `answers_only` the completion is the answer without think, location and type.
+    What is saved is the last step, or with the key load_best_model_at_end the checkpoint of the lowest validation loss.
     """
     require_trainable([*samples, *validation], shots=shots, answers_only=answers_only)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
-    train_rows, validation_rows = (rows(part, shots=shots, answers_only=answers_only) if part else None for part in (samples, validation))
+    train_rows = rows(samples, shots=shots, answers_only=answers_only)
+    validation_rows = rows(validation, shots=shots, answers_only=answers_only) if validation else None
+    if length_grouping.is_wanted(job.keys):
+        answers = [prompts.target(sample, answers_only=answers_only) for sample in samples]
+        train_rows = train_rows.add_column("length", length_grouping.token_counts(processor, samples, answers, shots=shots))
 
     def build(job: Job) -> Any:
         return _trainer(_config(job, is_validated=bool(validation)), job, processor, train_rows, validation_rows)
@@ -37,7 +42,7 @@ def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], 
 
 def planned(job: Job, samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> Plan:
     """What `train` will do."""
-    config = _config(job, is_validated=False)
+    config = _config(job, is_validated=True)
     processor = backbones.load_processor(job.model, max_pixels=job.max_pixels)
     longest = max((prompts.target(sample, answers_only=answers_only) for sample in samples), key=len)
     said = len(processor.tokenizer(longest)["input_ids"])
@@ -49,8 +54,24 @@ def planned(job: Job, samples: Sequence[Sample], *, shots: int = 0, answers_only
 def _config(job: Job, *, is_validated: bool) -> Any:
     from trl import SFTConfig
 
+    if job.keys.get("packing"):
+        raise ParamsError(
+            "params.yaml: pa_sft.packing: TRL packs no rows with images. Remove it; train_sampling_strategy: group_by_length spares padding."
+        )
     # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
-    return training.settings(SFTConfig, job, section="pa_sft", max_length=None, eval_strategy="epoch" if is_validated else "no")
+    return training.settings(SFTConfig, job, section="pa_sft", max_length=None, **_measured(job.keys, is_validated=is_validated))
+
+
+def _measured(keys: Mapping[str, Any], *, is_validated: bool) -> dict[str, Any]:
+    """When the validation rows are measured: once an epoch, or where one of the checkpoints is chosen by them, with each."""
+    if not keys.get("load_best_model_at_end"):
+        return {"eval_strategy": "epoch" if is_validated else "no"}
+    if not is_validated:
+        raise ParamsError(
+            "params.yaml: pa_sft.load_best_model_at_end: there are no validation rows to choose by. Raise prepare.validation_rows."
+        )
+    strategy = keys.get("save_strategy", "steps")
+    return {"eval_strategy": strategy, **({"eval_steps": keys["save_steps"]} if strategy == "steps" and "save_steps" in keys else {})}
 
 
 def require_trainable(samples: Sequence[Sample], *, shots: int = 0, answers_only: bool = False) -> None:
@@ -100,7 +121,7 @@ def _trainer(config: Any, job: Job, processor: Any, train_rows: Any, validation_
     inner = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     record = backbones.backbone_of(job.model)
     trainer = training.trainer_of(
-        SFTTrainer,
+        length_grouping.grouping(SFTTrainer) if length_grouping.is_wanted(job.keys) else SFTTrainer,
         job,
         section="pa_sft",
         args=config,

@@ -45,12 +45,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a training has logged, step by step, how many parameters of each part it trained, and with which attention."""
+    """What a training has logged, step by step, how many parameters of each part it trained, and with which attention.
+
+    `best_step` is the step whose model was kept, where that was chosen (load_best_model_at_end) and is not just the last one.
+    """
 
     history: Sequence[Mapping[str, Any]]
     steps: int
     parts: Mapping[str, Mapping[str, int]]
     attention: str
+    best_step: int | None = None
 
 
 def settings(kind: Any, job: Job, *, section: str, **defaults: Any) -> Any:
@@ -295,7 +299,8 @@ def outcome(trainer: Any, processor: Any, job: Job) -> Outcome:
         except SafetensorError as error:
             _raise_where_full(job.into, job.model, error)
             raise
-    return Outcome(trainer.state.log_history, trainer.state.global_step, parts, attention)
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    return Outcome(trainer.state.log_history, trainer.state.global_step, parts, attention, best)
 
 
 def is_validated(state: Any) -> bool:

@@ -49,15 +49,23 @@ def main(params: Params, work: Workspace, *, dry_run: bool = False) -> None:
         if run is None:
             return
         write_curve(work.reports / "pa_sft.csv", training.curve(outcome.history, pa_sft.COLUMNS, of="loss"))
-        write_metrics(work.reports / "pa_sft.json", outcome, _metrics(outcome, rows=len(samples)))
+        metrics = _metrics(outcome, rows=len(samples))
+        write_metrics(work.reports / "pa_sft.json", outcome, metrics)
+        if outcome.best_step is not None:
+            print(
+                f"{STAGE}: kept the model of step {outcome.best_step} of {outcome.steps}, whose validation loss is the lowest: {metrics['eval_loss']:.4g}."
+            )
         run.log_params(told_by(outcome, job))
-        run.log_metrics(_metrics(outcome, rows=len(samples)))
+        run.log_metrics(metrics)
         run.log_file(work.reports / "pa_sft.csv")
 
 
 def _metrics(outcome: Outcome, *, rows: int) -> dict[str, Any]:
-    last = {key: value for entry in outcome.history for key, value in entry.items()}
-    return {"rows": rows, **{name: last.get(name) for name in ("loss", "eval_loss", "eval_mean_token_accuracy")}}
+    """What was measured last until the step whose model was kept."""
+    kept = [entry for entry in outcome.history if outcome.best_step is None or entry["step"] <= outcome.best_step]
+    last = {key: value for entry in kept for key, value in entry.items()}
+    chosen = {} if outcome.best_step is None else {"best_step": outcome.best_step}
+    return {"rows": rows, **chosen, **{name: last.get(name) for name in ("loss", "eval_loss", "eval_mean_token_accuracy")}}
 
 
 if __name__ == "__main__":

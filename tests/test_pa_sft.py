@@ -1,15 +1,17 @@
 """PA-SFT: what is learned token by token, what is remembered, what survives a kill, and what is refused."""
 
 import hashlib
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from iadr1 import backbones, pa_sft, prompts, training
-from iadr1.errors import DatasetError, ModelError
+from iadr1 import backbones, length_grouping, pa_sft, prompts, training
+from iadr1.errors import DatasetError, ModelError, ParamsError
 from iadr1.samples import Sample
 from iadr1.training import Job, Outcome
 from tests.tiny import SIDE, tiny_backbone, tiny_samples
@@ -125,6 +127,95 @@ def test_a_training_killed_after_its_last_step_takes_no_other(samples: list[Samp
         trained(tmp_path / "killed", samples, callbacks=[killed_after(4, "on_train_end")], **keys)
     weights, outcome = trained(tmp_path / "killed", samples, **keys)
     assert (weights, outcome.steps) == (whole, 4)
+
+
+def spoiled_after(step: int):  # type: ignore[no-untyped-def]
+    """A callback that makes the model say anything from a step on."""
+    from transformers import TrainerCallback
+
+    class Spoil(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **_):  # type: ignore[no-untyped-def]
+            if state.global_step > step:
+                for weights in (one for one in model.parameters() if one.requires_grad):
+                    weights.data.normal_()
+
+    return Spoil()
+
+
+@pytest.mark.parametrize("adapters", [{}, {"lora": {"r": 4}}], ids=["full", "lora"])
+def test_the_model_of_the_lowest_validation_loss_is_kept_where_that_is_wanted(
+    samples: list[Sample], tmp_path: Path, adapters: dict
+) -> None:
+    told = {"lr_scheduler_type": "constant", **adapters}
+    chosen = {**told, "load_best_model_at_end": True}
+    good, plain = trained(tmp_path / "good", samples, max_steps=2, **told)
+    weights, outcome = trained(tmp_path / "best", samples, callbacks=[spoiled_after(2)], **chosen)
+    assert (weights, outcome.best_step, outcome.steps, plain.best_step) == (good, 2, 6, None)
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", samples, callbacks=[spoiled_after(2), killed_after(5)], **chosen)
+    again, outcome = trained(tmp_path / "killed", samples, callbacks=[spoiled_after(2)], **chosen)
+    assert (again, outcome.best_step) == (good, 2)
+
+
+def differing(samples: list[Sample]) -> list[Sample]:
+    """The samples with thoughts of one to four sentences."""
+    return [replace(sample, reasoning=" ".join([sample.reasoning or ""] * (1 + at % 4))) for at, sample in enumerate(samples)]
+
+
+def test_rows_of_about_a_length_share_a_batch_in_an_order_of_seed_and_epoch_alone() -> None:
+    import torch
+
+    lengths = [10 * (1 + at % 7) for at in range(512)]
+    trainer = SimpleNamespace(
+        train_dataset={"length": lengths},
+        args=SimpleNamespace(seed=3, train_batch_size=2, gradient_accumulation_steps=2, world_size=2, length_column_name="length"),
+        state=SimpleNamespace(epoch=None),
+    )
+    kind = length_grouping.grouping(type("Trainer", (), {}))
+
+    def order(epoch: float | None) -> list[int]:
+        torch.manual_seed(random.randrange(2**31))
+        trainer.state.epoch = epoch
+        return list(kind._get_train_sampler(trainer))
+
+    def padding(order: Sequence[int]) -> int:
+        steps = [[lengths[at] for at in order[start : start + 8]] for start in range(0, len(order), 8)]
+        return sum(max(step) * len(step) - sum(step) for step in steps)
+
+    first = order(None)
+    assert sorted(first) == list(range(len(lengths))) and first == order(0.0)
+    assert order(1.0) == order(1.5) != first
+    assert padding(first) < 0.2 * padding(range(len(lengths)))
+
+
+def test_lengths_are_about_those_of_the_encoded_rows(samples: list[Sample]) -> None:
+    rows, collator = differing(samples), collator_of(remember=0)
+    found = length_grouping.token_counts(collator.collator.processor, rows, [prompts.target(sample) for sample in rows], shots=0)
+    true = [int(collator([row])["attention_mask"].sum()) for row in pa_sft.rows(rows)]
+    assert max(true) > 1.5 * min(true) and all(abs(one - other) <= 4 for one, other in zip(found, true, strict=True))
+
+
+def test_a_training_in_groups_of_a_length_that_was_killed_in_its_second_epoch_resumes_with_the_same_order(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    told, rows = {"train_sampling_strategy": "group_by_length"}, differing(samples)
+    whole, _ = trained(tmp_path / "whole", rows, **told)
+    assert whole != trained(tmp_path / "any", rows)[0]
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", rows, callbacks=[killed_after(5)], **told)
+    assert trained(tmp_path / "cut", rows, **told)[0] == whole
+
+
+@pytest.mark.parametrize(
+    "keys, rows, message",
+    [
+        ({"packing": True}, 12, "pa_sft.packing: TRL packs no rows with images"),
+        ({"load_best_model_at_end": True}, 10, "pa_sft.load_best_model_at_end: there are no validation rows to choose by"),
+    ],
+)
+def test_keys_that_cannot_be_met_are_refused(samples: list[Sample], tmp_path: Path, keys: dict, rows: int, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        trained(tmp_path, samples[:rows], **keys)
 
 
 def test_a_batch_taken_in_parts_weighs_each_token_the_same(samples: list[Sample], tmp_path: Path) -> None:

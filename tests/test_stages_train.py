@@ -374,6 +374,24 @@ def test_answers_alone_and_references_are_trained_on_where_the_parameters_say_so
     assert json.loads((outputs / "varied/reports/sc_grpo.json").read_text())["steps"] == 2
 
 
+def test_which_checkpoint_was_kept_is_told_and_its_figures_are_those_that_stay(
+    outputs: Path, varied: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasks import pa_sft
+
+    # A learning rate that unlearns: the first checkpoint is the best.
+    keys = {"load_best_model_at_end": True, "max_steps": 3, "save_steps": 1, "learning_rate": 3.0, "lr_scheduler_type": "constant"}
+    pa_sft.main(*workspace(params(prepare={"chains": "answers_only"}, pa_sft=keys, **varied)))
+    told = json.loads((outputs / "varied/reports/pa_sft.json").read_text())
+    losses = {int(row["step"]): float(row["eval_loss"]) for row in rows(outputs / "varied/reports/pa_sft.csv")}
+    assert told["steps"] == 3 > told["best_step"] == min(losses, key=lambda step: losses[step])
+    assert told["eval_loss"] == losses[told["best_step"]]
+    assert (
+        f"pa_sft: kept the model of step {told['best_step']} of 3, whose validation loss is the lowest: {told['eval_loss']:.4g}."
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("stage", ["pa_sft", "sc_grpo"])
 def test_a_reference_is_read_where_it_is_shown_and_nowhere_else(outputs: Path, varied: dict, stage: str) -> None:
     import importlib
