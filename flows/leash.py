@@ -40,9 +40,12 @@ def main(seconds: float, command: list[str]) -> int:
 
 
 def started(command: list[str]) -> int:
-    """The id of the command's process, which leads a session of its own."""
+    """The id of the command's process, once it leads a session of its own: before, a signal to that would reach nobody."""
+    runs, closed_by_exec = os.pipe()
     child = os.fork()
     if child:
+        os.close(closed_by_exec)
+        os.read(runs, 1)
         return child
     try:
         os.setsid()

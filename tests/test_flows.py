@@ -168,6 +168,16 @@ def leashed(*command, seconds=0.5):
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def test_what_is_let_go_at_once_is_asked_to_end_and_not_killed_after_a_while():
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    codes = []
+    for _ in range(20):
+        process = leashed(*command, seconds=5)
+        process.stdin.close()
+        codes.append(process.wait(30))
+    assert set(codes) == {143}
+
+
 def test_what_does_not_end_when_asked_is_killed_with_what_has_left_its_session():
     process = leashed(sys.executable, "-c", STUBBORN)
     stubborn = [int(pid) for pid in process.stdout.readline().split()]
