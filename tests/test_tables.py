@@ -65,7 +65,7 @@ def test_rows_of_several_tables_with_one_change_are_one_run(project: Path) -> No
             told = {key: value for key, value in run.tree.items() if key != "experiment"}
             runs.setdefault(str(run.pipeline), set()).add(json.dumps(told, sort_keys=True))
     assert all(len(contents) == 1 for contents in runs.values())
-    assert len(runs) == 1 + 17  # the default run, and every change of the tables once
+    assert len(runs) == 1 + 18  # the default run, and every change of the tables once
 
 
 @pytest.mark.parametrize(
