@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table stack drill gate doctor test lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
+.PHONY: help setup run table stack drill gate doctor test test-slow lint lock check bench-core bench-data bench-train bench-eval backbone ui clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ doctor: setup ## Say whether this machine can run the project, and what to do wh
 
 test: setup lint ## Check style and types, and run the tests (not those marked slow, gpu or network)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network"
+
+test-slow: setup ## Run the tests marked slow, one file after the other (about two hours)
+	@$(BIN)/python -m pytest -q --timeout 3600 -m "slow and not gpu and not network"
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
