@@ -217,11 +217,11 @@ import json, sys
 from pathlib import Path
 from iadr1.engines import VllmEngine
 folder, chats, limit, images = json.loads(sys.argv[1])
-engine, heard = VllmEngine(Path(folder), batch_size=4, max_new_tokens=limit, images=images), []
-ask = engine.engine.generate
-engine.engine.generate = lambda *given, **named: heard.extend(ask(*given, **named)) or heard
+engine, heard = VllmEngine(Path(folder), batch_size=4, max_new_tokens=limit, images=images), {}
+read = engine._generated
+engine._generated = lambda output, at, asked: heard.update({at: list(output.token_ids)}) or read(output, at, asked)
 engine(chats)
-print("SAID" + json.dumps([list(answer.outputs[0].token_ids) for answer in heard]))
+print("SAID" + json.dumps([heard[at] for at in range(len(chats))]))
 """
 
 
