@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ STAGES = {
 }
 
 
-def train(stage: str, job: Job, samples: list[Sample]) -> Outcome:
+def train(stage: str, job: Job, samples: list[Sample], validation: Sequence[Sample] = ()) -> Outcome:
     """The stage's training, its completions decided by their place."""
     if stage == "pa_sft":
-        return pa_sft.train(job, samples, validation=())
+        return pa_sft.train(job, samples, validation=validation)
     with sc_grpo._unimported("vllm"):
         from trl import GRPOTrainer
 
@@ -47,7 +48,7 @@ def counts(steps: list[int]) -> Any:
 
 
 def main(folder: Path, case: str) -> None:
-    """Train as STAGE[-ZERO][-lora|-resumed] says, into a folder of that name and of the number of processes."""
+    """Train as STAGE[-ZERO][-lora|-resumed|-best] says, into a folder of that name and of the number of processes."""
     stage, *told = case.split("-")
     into = folder / f"{case}-{PROCESSES}"
     into.mkdir(exist_ok=True)
@@ -55,6 +56,8 @@ def main(folder: Path, case: str) -> None:
     for word in told:
         if word.startswith("zero"):
             keys["deepspeed"] = str(ROOT / "infra" / "deepspeed" / f"{word}.json")
+    if "best" in told:
+        keys |= {"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}
     lora = {"r": 4} if "lora" in told else {}
 
     steps: list[int] = []
@@ -65,9 +68,12 @@ def main(folder: Path, case: str) -> None:
     samples = read_samples(folder / "samples.jsonl")
     if "resumed" in told:
         train(stage, replace(job, keys={**keys, "max_steps": 3, "save_strategy": "steps", "save_steps": 2}), samples)
-    outcome = train(stage, job, samples)
+    # Of what it is trained on the loss falls with each step: the best model is the last.
+    outcome = train(stage, job, samples, samples[:4] if "best" in told else ())
     if RANK == 0:
-        (into / "outcome.json").write_text(json.dumps({"parts": outcome.parts, "steps": steps}), encoding="utf-8")
+        (into / "outcome.json").write_text(
+            json.dumps({"parts": outcome.parts, "steps": steps, "best": outcome.best_step}), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
