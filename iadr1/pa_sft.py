@@ -15,6 +15,8 @@ from iadr1.training import Job, Outcome
 COLUMNS = ("epoch", "loss", "mean_token_accuracy", "entropy", "grad_norm", "learning_rate", "eval_loss", "eval_mean_token_accuracy")
 SETTINGS = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "bf16", "gradient_checkpointing")
 REMEMBERED_BYTES = 2**30
+# Keys of the trainer that cannot be met.
+TEXT_ONLY = {"packing": True, "train_sampling_strategy": "batch_rebalance"}
 
 
 def train(job: Job, samples: Sequence[Sample], *, validation: Sequence[Sample], shots: int = 0, answers_only: bool = False) -> Outcome:
@@ -54,10 +56,12 @@ def planned(job: Job, samples: Sequence[Sample], *, shots: int = 0, answers_only
 def _config(job: Job, *, is_validated: bool) -> Any:
     from trl import SFTConfig
 
-    if job.keys.get("packing"):
-        raise ParamsError(
-            "params.yaml: pa_sft.packing: TRL packs no rows with images. Remove it; train_sampling_strategy: group_by_length spares padding."
-        )
+    for key, value in TEXT_ONLY.items():
+        if job.keys.get(key) == value:
+            raise ParamsError(
+                f"params.yaml: pa_sft.{key}: TRL has {value} for texts alone, not for rows with images. train_sampling_strategy: group_by_length "
+                "saves padding too."
+            )
     # max_length: TRL's default of 1024 would cut image tokens off, while their pixels stay.
     return training.settings(SFTConfig, job, section="pa_sft", max_length=None, **_measured(job.keys, is_validated=is_validated))
 

@@ -209,7 +209,8 @@ def test_a_training_in_groups_of_a_length_that_was_killed_in_its_second_epoch_re
 @pytest.mark.parametrize(
     "keys, rows, message",
     [
-        ({"packing": True}, 12, "pa_sft.packing: TRL packs no rows with images"),
+        ({"packing": True}, 12, "pa_sft.packing: TRL has True for texts alone"),
+        ({"train_sampling_strategy": "batch_rebalance"}, 12, "pa_sft.train_sampling_strategy: TRL has batch_rebalance for texts alone"),
         ({"load_best_model_at_end": True}, 10, "pa_sft.load_best_model_at_end: there are no validation rows to choose by"),
     ],
 )
