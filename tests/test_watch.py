@@ -161,7 +161,6 @@ def test_the_registered_model_is_watched_and_backfilled_by_command(mlflow_store)
 
     told, work = release(mlflow_store, "root")
     shutil.copytree(tiny_backbone(), work.models / "sc_grpo", dirs_exist_ok=True)
-    (work.models / "sc_grpo" / "weights.txt").unlink()
     evaluated(work, right=10)
     register.main(told, work)
     images = mlflow_store / "images"
