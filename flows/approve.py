@@ -6,13 +6,8 @@ python -m flows.approve VERSION --who NAME --why TEXT [--to production] [--name 
 """
 
 import argparse
-import os
 import sys
 from typing import Any
-
-# A person reads the commands' own output; Prefect's records go to its server.
-if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact

@@ -4,13 +4,8 @@ python -m flows.backfill [1-5,8] [--experiment NAME --data FOLDER] [--name iad-r
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
-
-# A person reads the commands' own output; Prefect's records go to its server.
-if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact

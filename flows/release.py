@@ -20,10 +20,6 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
-# A person reads the stages' own output; Prefect's records go to its server.
-if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE

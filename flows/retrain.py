@@ -7,15 +7,10 @@ python -m flows.retrain [--experiment NAME --data FOLDER]
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-# A person reads the commands' own output; Prefect's records go to its server.
-if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 from prefect import flow, get_run_logger
 from prefect.states import Completed

@@ -7,7 +7,6 @@ python -m flows.table 3 [--seeds 0,1,2] [--profile smoke]
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,10 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-# A person reads the stages' own output; Prefect's records go to its server.
-if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 from prefect import flow
 

@@ -1,4 +1,4 @@
-"""Rows of about the same length in one batch: less padding, and the same rows in every epoch."""
+"""Rows of about the same length in one batch, which takes less padding."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def token_counts(processor: Any, samples: Sequence[Sample], answers: Sequence[st
 def grouping(kind: Any) -> Any:
     """The trainer class with an order that is drawn from the seed and the epoch alone.
 
-    transformers draws it from the random numbers of the moment: a run that resumes in a later epoch would have another one, and so would every process.
+    transformers draws it from the random numbers of the moment: a run that resumes in a later epoch would have another one.
     """
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
